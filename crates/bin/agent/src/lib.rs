@@ -1,0 +1,2 @@
+//! Composition root.
+#![forbid(unsafe_code)]

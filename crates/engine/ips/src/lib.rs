@@ -1,0 +1,2 @@
+//! Compile rules, prefilter, inspect.
+#![forbid(unsafe_code)]

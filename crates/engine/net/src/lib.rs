@@ -1,0 +1,2 @@
+//! Decode, defrag, flow, stream.
+#![forbid(unsafe_code)]

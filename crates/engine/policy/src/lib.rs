@@ -1,0 +1,2 @@
+//! Configuration, selectors, modes, segments.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The Suricata rule language.
+#![forbid(unsafe_code)]

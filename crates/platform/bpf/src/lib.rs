@@ -1,0 +1,1 @@
+//! BPF objects, maps, links.

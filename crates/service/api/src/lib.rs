@@ -1,0 +1,2 @@
+//! API types, server, client.
+#![forbid(unsafe_code)]

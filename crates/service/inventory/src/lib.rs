@@ -1,0 +1,2 @@
+//! Containers to workloads.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Throw-away containers.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Event log.
+#![forbid(unsafe_code)]
