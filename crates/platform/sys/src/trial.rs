@@ -1,8 +1,8 @@
 //! Tries facilities of the kernel by using them on inert objects, so that a program can say what this
 //! host offers without guessing from version numbers.
 //!
-//! Nothing outlives a trial: each runs in a thread (or a forked child) of its own, in namespaces of its own,
-//! on a tmpfs that only that thread sees. A restriction that cannot be taken back (seccomp, landlock) dies
+//! Nothing outlives a trial: each runs in a thread (or a forked child) of its own, where needed
+//! in a mount namespace of its own on a tmpfs that only that thread sees. A restriction that cannot be taken back (seccomp, landlock) dies
 //! with its thread. Every wait has an end ([`WAIT_MS`]).
 
 use std::ffi::CString;
@@ -20,18 +20,6 @@ use crate::call::{c_path, check, own};
 
 /// How long a trial waits for the kernel's event before it says that none came.
 pub const WAIT_MS: i32 = 300;
-
-/// Runs `work` in a new thread with a network namespace of its own, which ends with the thread.
-///
-/// # Errors
-/// `EPERM` without `CAP_SYS_ADMIN`; a panic of `work` is `ECANCELED`.
-pub fn in_new_netns<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, OsError> {
-    in_thread(|| {
-        // SAFETY: unshare takes plain flags; CLONE_NEWNET changes only the calling thread.
-        check(unsafe { libc::unshare(libc::CLONE_NEWNET) }, || "make a network namespace".into())?;
-        Ok(work())
-    })
-}
 
 /// Runs `work` in a new thread with a mount namespace of its own, giving it an empty tmpfs that only this thread
 /// (and the threads and children it starts) can see. The mounts end with the thread.
@@ -189,7 +177,7 @@ pub fn user_namespace() -> Result<(), OsError> {
     }
 }
 
-/// Lists this namespace's connection tracking table over netlink; gives the number of bytes of the first answer.
+/// Asks for the connection tracking table of the calling thread's network namespace over netlink.
 ///
 /// # Errors
 /// The kernel's refusal: `EINVAL` or `EPROTONOSUPPORT` where conntrack's netlink is not there.
@@ -323,23 +311,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trial_in_new_namespaces_leaves_the_callers_as_they_were() {
+    fn a_trial_in_new_mounts_leaves_the_callers_as_they_were() {
         let ns = |kind: &str| fs::read_link(format!("/proc/thread-self/ns/{kind}")).expect("own namespaces are readable");
-        let before = (ns("net"), ns("mnt"));
-        match in_new_netns(|| ns("net")) {
-            Ok(inside) => assert_ne!(inside, before.0),
-            Err(e) if e.is(libc::EPERM) => println!("NOT RUN: a_trial_in_new_namespaces (needs root): {e}"),
-            Err(e) => panic!("{e}"),
-        }
+        let before = ns("mnt");
         match in_new_mounts(|dir| (ns("mnt"), fs::read_dir(dir).expect("the tmpfs is readable").count())) {
             Ok((inside, files)) => {
-                assert_ne!(inside, before.1);
+                assert_ne!(inside, before);
                 assert_eq!(files, 0, "the trial's directory starts empty");
             }
-            Err(e) if e.is(libc::EPERM) => println!("NOT RUN: a_trial_in_new_namespaces (needs root): {e}"),
+            Err(e) if e.is(libc::EPERM) => println!("NOT RUN: a_trial_in_new_mounts (needs root): {e}"),
             Err(e) => panic!("{e}"),
         }
-        assert_eq!((ns("net"), ns("mnt")), before);
+        assert_eq!(ns("mnt"), before);
     }
 
     #[test]
