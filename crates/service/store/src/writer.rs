@@ -163,7 +163,7 @@ impl Writer {
         Some(self.reported_at.map_or(Duration::ZERO, |at| every.saturating_sub(at.elapsed())))
     }
 
-    fn write_batch(&mut self, events: Vec<Box<Event>>) {
+    fn write_batch(&mut self, events: Vec<Event>) {
         let now = clock();
         if self.database.is_none() && !events.is_empty() && self.database_retry.elapsed() >= Duration::from_secs(DATABASE_RETRY_SECS) {
             self.open_database(now);
@@ -172,7 +172,7 @@ impl Writer {
             self.add(event_of(notice, now), now);
         }
         for event in events {
-            self.add(*event, now);
+            self.add(event, now);
         }
         self.write_chunk(now);
         self.report_losses(now);
@@ -336,7 +336,7 @@ impl Writer {
 /// Messages taken off the queue together.
 #[derive(Default)]
 struct Batch {
-    events: Vec<Box<Event>>,
+    events: Vec<Event>,
     requests: Vec<Request>,
     close: bool,
 }
@@ -355,7 +355,7 @@ impl Batch {
 
     fn add(&mut self, message: Message) {
         match message {
-            Message::Event(event) => self.events.push(event),
+            Message::Event(event) => self.events.push(*event),
             Message::Flush(done) => self.requests.push(Request::Flush(done)),
             Message::Reopen(done) => self.requests.push(Request::Reopen(done)),
             Message::DatabaseDamaged { generation, reason } => self.requests.push(Request::DatabaseDamaged { generation, reason }),
