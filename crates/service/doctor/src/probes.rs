@@ -10,6 +10,8 @@ use std::time::Instant;
 
 use bulkhead_bpf::probe as bpf;
 use bulkhead_sys::netns::Netns;
+use bulkhead_sys::nfqueue::{Queue, QueueConfig};
+use bulkhead_sys::tap::{Offloads, Tap};
 use bulkhead_sys::trial;
 use serde::Serialize;
 
@@ -64,8 +66,10 @@ const fn host(id: &'static str, what: &'static str, run: fn() -> Outcome) -> Ent
 /// In the order in which they are shown.
 static TABLE: &[Entry] = &[
     netns("tcx", "a program attached to an interface's tcx hook", || plain(bpf::tcx())),
+    netns("tap", "a multi-queue TAP that hands over whole GSO frames", tap),
     netns("netfilter-link", "a BPF program as netfilter hook", || plain(bpf::netfilter())),
     netns("conntrack", "connection tracking over netlink", || told(trial::conntrack(), "")),
+    netns("nfqueue", "a queue bound, with whole GSO packets", nfqueue),
     netns("nfqueue-xt", "iptables' NFQUEUE target", nfqueue_xt),
     netns("nfqueue-nft", "nftables' queue statement", nfqueue_nft),
     mounts("fanotify-open", "an open denied by fanotify", |dir| told(trial::fanotify_open(dir), "")),
@@ -86,6 +90,9 @@ static TABLE: &[Entry] = &[
     host("br-netfilter", "whether bridged packets pass netfilter", br_netfilter),
     host("seccomp", "a system call filtered by seccomp", seccomp),
     host("landlock", "a file withheld by landlock", || trial::landlock().map(|abi| format!("ABI {abi}")).map_err(|e| e.to_string())),
+    host("memfd", "a sealed file in memory", || {
+        bulkhead_sys::memfd::sealed("bulkhead-probe", b"inert").map(|_| String::new()).map_err(|e| e.to_string())
+    }),
     host("user-namespaces", "a user namespace", || told(trial::user_namespace(), "")),
 ];
 
@@ -176,6 +183,20 @@ fn plain(result: Result<(), String>) -> Outcome {
 
 fn told(result: Result<(), bulkhead_sys::OsError>, words: &str) -> Outcome {
     result.map(|()| words.to_owned()).map_err(|e| e.to_string())
+}
+
+/// Two queues: one for each worker is what the path uses. The interface goes with its descriptors.
+fn tap() -> Outcome {
+    let offloads = Tap::create("bhprobe0", 2).map_err(|e| e.to_string())?.offloads();
+    match offloads {
+        Offloads { csum: true, tso: true, uso: true } => Ok("TCP and UDP segmentation".into()),
+        Offloads { csum: true, tso: true, uso: false } => Ok("TCP segmentation only".into()),
+        Offloads { .. } => Err("no segmentation offload: throughput would collapse".into()),
+    }
+}
+
+fn nfqueue() -> Outcome {
+    Queue::open(0, &QueueConfig { gso: true, ..QueueConfig::default() }).map(|_| String::new()).map_err(|e| e.to_string())
 }
 
 /// The rule goes into the throw-away namespace and ends with it.
