@@ -227,6 +227,9 @@ struct Place {
 
 /// The user's own text as it may stand in a message: in backticks, shortened, nothing that drives a terminal.
 pub(crate) fn quote(text: &str) -> String {
+    if text.is_empty() {
+        return "the empty text".to_owned();
+    }
     let mut shown: String = text.chars().take(QUOTE_CHARS_MAX).map(visible).collect();
     if text.chars().nth(QUOTE_CHARS_MAX).is_some() {
         shown.push('…');

@@ -31,7 +31,7 @@ pub use segments::{
     CLASSES_MAX, ClassId, PAIR_RULES_MAX, PortRule, RULE_NONE, RULE_OVERFLOW, RULE_UNCLASSED, SegmentProblem, SegmentTable, Segmented,
     Segmenter, compile_segments,
 };
-pub use selector::{GLOB_BYTES_MAX, Glob, Selector, SelectorError};
+pub use selector::{Conditions, GLOB_BYTES_MAX, Glob, Selector, SelectorError};
 pub use setting_caps::LIST_ITEMS_MAX;
 pub use snapshot::{OVERRIDES_FILE, PolicySnapshot, Settings, pair_fail, pair_mode, render_overrides, set_override, unset_override};
 pub use units::ByteSize;

@@ -90,7 +90,7 @@ pub enum SelectorError {
     TwiceGiven(String),
     #[error("the runtime `{0}` is not known; known are docker, containerd, cri, podman, namespace")]
     UnknownRuntime(String),
-    #[error("`{0}` is not a workload: world, host and any stand for the other ends of traffic")]
+    #[error("world, host and any name other ends of traffic than containers")]
     Reserved(String),
 }
 
@@ -261,7 +261,7 @@ impl Setting for Selector {
     fn read(node: &Node, to: &mut Report) -> Option<Self> {
         let (read, text) = match &node.kind {
             Kind::Scalar { text, .. } => (Self::parse(text), quote(text)),
-            Kind::Null | Kind::Map(_) => (Self::new(Conditions::read(node, to)?), "this selector".to_owned()),
+            Kind::Null | Kind::Map(_) => (Self::new(Conditions::read(node, to)?), "this map".to_owned()),
             Kind::List(_) => {
                 to.error(node.at, "wrong-type", "expected a selector, found a list", "write one rule for each selector");
                 return None;
@@ -277,7 +277,7 @@ impl Setting for Selector {
                     SelectorError::Reserved(_) => "to match a container of this name write `{name: …}`".to_owned(),
                     _ => "for example `web*` or `{image: \"nginx*\", label: {app: shop}}`".to_owned(),
                 };
-                to.error(node.at, "bad-value", format!("{text} selects nothing: {error}"), help);
+                to.error(node.at, "bad-value", format!("{text} is not a selector: {error}"), help);
                 None
             }
         }

@@ -85,7 +85,8 @@ pub(crate) fn entries<'n>(node: &'n Node, what: &str, keys: &[Field], to: &mut R
         Kind::Scalar { .. } | Kind::List(_) => {
             let known: Vec<&str> = keys.iter().map(|field| field.key.as_str()).collect();
             let help = format!("keys that may stand in it: {}", known.join(", "));
-            to.error(node.at, "wrong-type", format!("expected a map for `{what}`, found {}", node.what()), help);
+            let place = if what.is_empty() { "at the top".to_owned() } else { format!("for `{what}`") };
+            to.error(node.at, "wrong-type", format!("expected a map {place}, found {}", node.what()), help);
             None
         }
     }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use granit_parser::{Event, Parser, ScalarStyle, Span};
+use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, Span};
 
 use crate::diagnostic::{At, Report, quote};
 
@@ -89,20 +89,30 @@ pub(crate) fn read(source: u16, text: &str, budget: &mut Budget, to: &mut Report
         match event {
             Ok((event, span)) => builder.event(event, &span, to)?,
             Err(error) => {
-                let start = error.marker().byte_offset().unwrap_or(text.len()) as u32;
-                let help = if text.get(start as usize..).is_some_and(|rest| rest.starts_with('\t')) {
-                    "YAML is indented with spaces, not with tabs"
-                } else {
-                    "check the indentation and the quotes here and on the line before"
-                };
-                let info = error.info();
-                let reason = info.lines().next().unwrap_or("it cannot be read");
-                to.error(At { source, start, end: start + 1 }, "syntax", format!("not valid YAML: {reason}"), help);
+                refuse(source, text, &error, to);
                 return None;
             }
         }
     }
     Some(builder.root.unwrap_or_else(|| Node::null(At { source, start: 0, end: 0 })))
+}
+
+/// The parser's reason in one line, and what most often helps.
+fn refuse(source: u16, text: &str, error: &ScanError, to: &mut Report) {
+    let start = error.marker().byte_offset().unwrap_or(text.len());
+    let at = At { source, start: start as u32, end: start as u32 + 1 };
+    if matches!(error.kind(), ErrorKind::RecursionLimitExceeded) {
+        let help = "no setting needs this: check the indentation and the brackets";
+        return to.error(at, "too-large", format!("lists and maps more than {DEPTH_MAX} deep"), help);
+    }
+    let info = error.info();
+    let reason = info.lines().next().unwrap_or("it cannot be read");
+    let help = match error.kind() {
+        ErrorKind::UnknownAnchor => "an alias `*name` needs a value named `&name` before it; quote the text if the `*` belongs to it",
+        _ if reason.contains("tab") => "YAML is indented with spaces, not with tabs",
+        _ => "check the indentation, the quotes and the brackets here and on the line before",
+    };
+    to.error(at, "syntax", format!("not valid YAML: {reason}"), help);
 }
 
 struct Builder<'a> {
@@ -134,6 +144,7 @@ impl Builder<'_> {
         let at = self.at(span);
         if let Some(tag) = event.tag() {
             let message = format!("the tag {} is not understood", quote(&tag.original()));
+            let at = span.tag_span().map_or(at, |tag| self.at(&tag));
             to.error(at, "syntax", message, "quote the value if the `!` belongs to it, or take the tag away");
             return None;
         }
