@@ -140,6 +140,12 @@ static __always_inline void count(__u32 which)
 		*value += 1;
 }
 
+/* Another CPU may have written `then` after this one read the clock. */
+static __always_inline __u64 elapsed(__u64 now, __u64 then)
+{
+	return now > then ? now - then : 0;
+}
+
 static __always_inline __u32 mark_of(struct __sk_buff *skb)
 {
 	return (skb->mark >> mark_shift) & 15;
@@ -518,7 +524,7 @@ static __always_inline int hook(struct __sk_buff *skb, int egress)
 	int syn = key.protocol == IPPROTO_TCP && (p.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 	if (flow && flow->role == ROLE_SKIP && !to_container && !syn) {
 		__u64 patience = key.protocol == IPPROTO_TCP ? SKIP_TCP_NS : SKIP_OTHER_NS;
-		if (now - flow->last_ns < patience) {
+		if (elapsed(now, flow->last_ns) < patience) {
 			__u32 class_id = flow->verdict == VERDICT_DROP ? CLASS_DROP_SEGMENT : CLASS_ELSEWHERE;
 			account(&key, flow->remote, to_container, &p, class_id, bytes);
 			if (flow->verdict == VERDICT_DROP)
@@ -530,7 +536,7 @@ static __always_inline int hook(struct __sk_buff *skb, int egress)
 	int anew = !flow || flow->role != ROLE_OWN;
 	if (!anew && syn && (flow->seen & (SEEN_DATA | SEEN_SYN_ACK) || !(flow->seen & SEEN_SYN)) && p.seq != flow->dir[d].isn) {
 		/* The tuple is used again. */
-		if (flow->verdict == VERDICT_DROP && now - flow->last_ns < CONDEMNED_SYN_NS) {
+		if (flow->verdict == VERDICT_DROP && elapsed(now, flow->last_ns) < CONDEMNED_SYN_NS) {
 			account(&key, flow->remote, to_container, &p, CLASS_DROP_FLOW, bytes);
 			return TCX_DROP;
 		}
@@ -618,7 +624,7 @@ static __always_inline int hook(struct __sk_buff *skb, int egress)
 		return pass(skb, to_container, out_mark);
 	}
 	int in_flight = dir->held != dir->returned;
-	if (in_flight && now - dir->held_ns > INFLIGHT_LEAK_NS) {
+	if (in_flight && elapsed(now, dir->held_ns) > INFLIGHT_LEAK_NS) {
 		dir->returned = dir->held;
 		in_flight = 0;
 		count(COUNT_INFLIGHT_LEAKED);
@@ -638,7 +644,7 @@ static __always_inline int hook(struct __sk_buff *skb, int egress)
 		dir->queue = queue;
 	}
 	queue &= QUEUES_MAX - 1;
-	if (now - cfg->heartbeat_ns[queue] > cfg->fail_after_ns && (__s64)(now - cfg->heartbeat_ns[queue]) > 0) {
+	if (elapsed(now, cfg->heartbeat_ns[queue]) > cfg->fail_after_ns) {
 		int closed = port->flags & PORT_FAIL_CLOSED;
 		if (!(flow->seen & 128)) {
 			flow->seen |= 128;

@@ -7,6 +7,8 @@ pub mod path;
 pub mod probe;
 
 pub use guard::Guard;
+// Links are handed out as libbpf's own type.
+pub use libbpf_rs;
 pub use path::{Attachment, PathMaps, PathObject, PathOptions};
 
 /// What went wrong, while doing what. Always the operator's kernel or ours; never a packet's fault.

@@ -7,7 +7,7 @@
 use std::fs;
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -167,9 +167,13 @@ impl PathObject {
         attach_tcx(&self.program("bh_return")?, tap_ifindex, false)
     }
 
-    /// The descriptor for TUNSETSTEERINGEBPF.
-    pub fn steering_fd(&self) -> Result<i32> {
-        Ok(self.program("bh_steer")?.as_fd().as_raw_fd())
+    /// Steers the queues of a TAP: for TUNSETSTEERINGEBPF.
+    pub fn steering(&self) -> Result<BorrowedFd<'_>> {
+        let program = self.program("bh_steer")?;
+        let fd = program.as_fd().as_raw_fd();
+        // SAFETY: the descriptor belongs to the loaded object, which the result borrows.
+        #[allow(unsafe_code)]
+        Ok(unsafe { BorrowedFd::borrow_raw(fd) })
     }
 
     pub fn maps(&self) -> Result<PathMaps> {
@@ -528,4 +532,15 @@ pub(crate) fn link_or_error(link: *mut libbpf_sys::bpf_link, doing: String) -> R
         Some(link) => Ok(unsafe { Link::from_ptr(link) }),
         None => Err(io::Error::last_os_error()).doing(doing),
     }
+}
+
+/// CLOCK_MONOTONIC in nanoseconds: what `bpf_ktime_get_ns` reads and heartbeats are written in.
+#[allow(unsafe_code)]
+pub fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a valid out pointer; CLOCK_MONOTONIC always exists.
+    unsafe {
+        libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now);
+    }
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

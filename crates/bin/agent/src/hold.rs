@@ -1,0 +1,305 @@
+//! The hold path in user space: one worker per TAP queue reads held frames, has them judged, and writes
+//! them back with a command. No allocation, no lock but the judge's own, one clock reading per batch.
+//!
+//! A held frame's life: read -> take the tag off -> judge -> put the tag back with the command -> write.
+//! Resets that end a rejected flow are written after the verdict, so that the verdict is never late for them.
+
+use std::collections::HashMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bulkhead_bpf::layout::{Command, Tag};
+use bulkhead_bpf::path::{PathMaps, monotonic_ns};
+use bulkhead_model::{BypassReason, Timestamp, Verdict};
+use bulkhead_sys::poll::{Epoll, Event, EventFd, Interest};
+use bulkhead_sys::sched;
+use bulkhead_sys::tap::{TapQueue, Written};
+
+use crate::frame;
+
+/// Frames taken from one queue before the others get their turn.
+const BATCH_FRAMES: usize = 64;
+/// The largest frame: a 64 KiB superpacket with headers, tag and virtio-net header, with room for BIG TCP's default.
+const FRAME_BYTES_MAX: usize = 256 * 1024;
+/// How long a worker sleeps at most: its heartbeat must be younger than the fail time.
+pub const IDLE_MS: u64 = 100;
+
+/// Judges a frame. Implementations are shared by all workers.
+pub trait Judge: Send + Sync {
+    /// `port` and `to_container` say at which interface and in which direction; `verified`: the checksum was made on
+    /// this host or checked by the kernel. `frame` begins with its Ethernet header.
+    fn judge(&self, now: Timestamp, held: Held<'_>) -> Verdict;
+    /// Called about every [`IDLE_MS`] by the worker with this index.
+    fn idle(&self, now: Timestamp, worker: usize);
+    /// The verdict when judging itself broke down.
+    fn broken(&self, port: u16) -> Verdict;
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Held<'a> {
+    pub port: u16,
+    pub to_container: bool,
+    pub verified: bool,
+    pub frame: &'a [u8],
+}
+
+/// Counters of all workers.
+#[derive(Debug, Default)]
+pub struct HoldStats {
+    pub frames: AtomicU64,
+    pub bytes: AtomicU64,
+    pub malformed: AtomicU64,
+    pub dropped: AtomicU64,
+    pub write_failed: AtomicU64,
+    pub injected: AtomicU64,
+    pub panics: AtomicU64,
+    pub wakeups: AtomicU64,
+}
+
+impl HoldStats {
+    pub fn rows(&self) -> [(&'static str, u64); 8] {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        [
+            ("frames", read(&self.frames)),
+            ("bytes", read(&self.bytes)),
+            ("malformed", read(&self.malformed)),
+            ("dropped", read(&self.dropped)),
+            ("write_failed", read(&self.write_failed)),
+            ("injected", read(&self.injected)),
+            ("panics", read(&self.panics)),
+            ("wakeups", read(&self.wakeups)),
+        ]
+    }
+}
+
+/// A TAP queue for a worker to read, or one to let go.
+pub enum Order {
+    /// `only`: frames of another port are not accepted from this TAP (it stands in a container's namespace).
+    Add { key: u64, queue: TapQueue, only: Option<u16> },
+    Remove { key: u64 },
+}
+
+/// All workers of the hold path.
+pub struct Workers {
+    orders: Vec<(Mutex<Sender<Order>>, EventFd)>,
+    threads: Vec<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    pub stats: Arc<HoldStats>,
+}
+
+impl Workers {
+    /// One worker per queue, each bound to a CPU, so that a frame held on a CPU wakes the worker on that CPU.
+    pub fn start(queues: Vec<TapQueue>, judge: &Arc<dyn Judge>, maps: &Arc<PathMaps>) -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stats = Arc::new(HoldStats::default());
+        let cpus = sched::affinity().unwrap_or_default();
+        let mut workers = Self { orders: Vec::new(), threads: Vec::new(), stop: Arc::clone(&stop), stats: Arc::clone(&stats) };
+        for (index, queue) in queues.into_iter().enumerate() {
+            let (sender, receiver) = channel();
+            let wake = EventFd::new().map_err(io::Error::other)?;
+            let worker = Worker {
+                index,
+                cpu: cpus.iter().copied().find(|cpu| *cpu == index),
+                epoll: Epoll::new().map_err(io::Error::other)?,
+                wake: wake.try_clone().map_err(io::Error::other)?,
+                orders: receiver,
+                taps: HashMap::new(),
+                judge: Arc::clone(judge),
+                maps: Arc::clone(maps),
+                stats: Arc::clone(&stats),
+                stop: Arc::clone(&stop),
+            };
+            maps.shared.beat(index, monotonic_ns());
+            let _ = sender.send(Order::Add { key: 1, queue, only: None });
+            let _ = wake.signal();
+            let thread = thread::Builder::new().name(format!("hold-{index}")).spawn(move || worker.run())?;
+            workers.orders.push((Mutex::new(sender), wake));
+            workers.threads.push(thread);
+        }
+        Ok(workers)
+    }
+
+    pub fn count(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Have all workers run? A dead one is a defect; its queue fails by policy.
+    pub fn alive(&self) -> bool {
+        self.threads.iter().all(|thread| !thread.is_finished())
+    }
+
+    pub fn order(&self, worker: usize, order: Order) {
+        if let Some((sender, wake)) = self.orders.get(worker) {
+            if let Ok(sender) = sender.lock() {
+                let _ = sender.send(order);
+            }
+            let _ = wake.signal();
+        }
+    }
+
+    pub fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for (_, wake) in &self.orders {
+            let _ = wake.signal();
+        }
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Worker {
+    index: usize,
+    cpu: Option<usize>,
+    epoll: Epoll,
+    wake: EventFd,
+    orders: Receiver<Order>,
+    taps: HashMap<u64, (TapQueue, Option<u16>)>,
+    judge: Arc<dyn Judge>,
+    maps: Arc<PathMaps>,
+    stats: Arc<HoldStats>,
+    stop: Arc<AtomicBool>,
+}
+
+const WAKE: u64 = 0;
+
+impl Worker {
+    fn run(mut self) {
+        if let Some(cpu) = self.cpu {
+            let _ = sched::set_affinity(&[cpu]);
+        }
+        let mut buffer = vec![0u8; FRAME_BYTES_MAX];
+        let mut events = Vec::new();
+        if self.epoll.add(&self.wake, WAKE, Interest::Read).is_err() {
+            return;
+        }
+        let mut last_idle = 0;
+        while !self.stop.load(Ordering::Relaxed) {
+            events.clear();
+            if self.epoll.wait(&mut events, Some(Duration::from_millis(IDLE_MS))).is_err() {
+                return;
+            }
+            let beat = monotonic_ns();
+            self.maps.shared.beat(self.index, beat);
+            self.stats.wakeups.fetch_add(1, Ordering::Relaxed);
+            let now = wall_clock();
+            for event in &events {
+                if event.token == WAKE {
+                    let _ = self.wake.drain();
+                    self.take_orders();
+                } else {
+                    self.drain(event, now, &mut buffer);
+                }
+            }
+            if beat - last_idle >= IDLE_MS * 1_000_000 {
+                last_idle = beat;
+                let judge = &self.judge;
+                let index = self.index;
+                if catch_unwind(AssertUnwindSafe(|| judge.idle(now, index))).is_err() {
+                    self.stats.panics.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    fn take_orders(&mut self) {
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Add { key, queue, only } => {
+                    if self.epoll.add(&queue, key, Interest::Read).is_ok() {
+                        self.taps.insert(key, (queue, only));
+                    }
+                }
+                Order::Remove { key } => {
+                    if let Some((queue, _)) = self.taps.remove(&key) {
+                        let _ = self.epoll.remove(&queue);
+                    }
+                }
+            }
+        }
+    }
+
+    fn drain(&mut self, event: &Event, now: Timestamp, buffer: &mut [u8]) {
+        let Some((queue, only)) = self.taps.get(&event.token) else { return };
+        for _ in 0..BATCH_FRAMES {
+            let length = match queue.read(buffer) {
+                Ok(Some(length)) => length,
+                Ok(None) => return,
+                Err(_) => {
+                    // The TAP is gone (its namespace ended): nothing more will come.
+                    let key = event.token;
+                    if let Some((queue, _)) = self.taps.remove(&key) {
+                        let _ = self.epoll.remove(&queue);
+                    }
+                    return;
+                }
+            };
+            self.frame(queue, *only, now, &mut buffer[..length]);
+        }
+    }
+
+    /// One held frame, from the kernel and back.
+    fn frame(&self, queue: &TapQueue, only: Option<u16>, now: Timestamp, held: &mut [u8]) {
+        self.stats.frames.fetch_add(1, Ordering::Relaxed);
+        self.stats.bytes.fetch_add(held.len() as u64, Ordering::Relaxed);
+        let Some(tag) = frame::untag(held) else {
+            self.stats.malformed.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        if only.is_some_and(|port| port != tag.port) {
+            self.stats.malformed.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        // Bits of virtio_net_hdr.flags: 1 checksum still to be filled in, 2 checksum verified.
+        let verified = held[0] & 3 != 0;
+        let judged = catch_unwind(AssertUnwindSafe(|| {
+            self.judge.judge(now, Held { port: tag.port, to_container: tag.to_container, verified, frame: frame::frame(held) })
+        }));
+        let verdict = judged.unwrap_or_else(|_| {
+            self.stats.panics.fetch_add(1, Ordering::Relaxed);
+            self.judge.broken(tag.port)
+        });
+        let rejections = match verdict {
+            Verdict::Reject(_) => {
+                let frame = frame::frame(held);
+                frame::glance(frame).map(|glance| frame::rejections(frame, &glance)).unwrap_or_default()
+            }
+            _ => Vec::new(),
+        };
+        if !verdict.passes() {
+            self.stats.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        frame::retag(held, tag, command(verdict));
+        if !matches!(queue.write(held), Ok(Written::Sent)) {
+            self.stats.write_failed.fetch_add(1, Ordering::Relaxed);
+        }
+        for (made, same_direction) in rejections {
+            let tag = Tag { to_container: tag.to_container == same_direction, ..tag };
+            if matches!(queue.write(&frame::tagged(made, tag)), Ok(Written::Sent)) {
+                self.stats.injected.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// The kernel tier's word for a verdict.
+pub const fn command(verdict: Verdict) -> Command {
+    match verdict {
+        Verdict::Accept => Command::Accept,
+        Verdict::BypassDirection(_) => Command::BypassDepth,
+        Verdict::BypassFlow(BypassReason::Encrypted) => Command::BypassEncrypted,
+        Verdict::BypassFlow(BypassReason::Depth | BypassReason::Policy | BypassReason::NoRule) => Command::BypassPolicy,
+        Verdict::Drop(_) => Command::Drop,
+        Verdict::DropFlow(_) => Command::DropFlow,
+        Verdict::Reject(_) => Command::Reject,
+    }
+}
+
+pub fn wall_clock() -> Timestamp {
+    Timestamp(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64))
+}
