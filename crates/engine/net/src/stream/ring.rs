@@ -1,0 +1,160 @@
+//! The bytes handed out last, kept to hold a retransmission against them.
+
+use super::Budget;
+
+/// First allocation: a request or a small reply fits.
+const RING_BYTES_MIN: usize = 1024;
+
+/// The last `len` bytes before position `end`. Grows by doubling up to the cap it is given, then forgets the
+/// oldest. INVARIANT: `buffer.len()` is 0 or a power of two; `len <= buffer.len()`; the byte at position `p`
+/// lies at `p mod buffer.len()`.
+#[derive(Debug, Default)]
+pub(super) struct Ring {
+    buffer: Vec<u8>,
+    end: u64,
+    len: usize,
+}
+
+/// How bytes compare with those in the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Compared {
+    Equal,
+    Different,
+    /// Some of the bytes lie before the ring; the others are equal.
+    Forgotten,
+}
+
+impl Ring {
+    /// Appends the bytes at position `at`. A jump empties the ring first.
+    pub(super) fn push(&mut self, at: u64, bytes: &[u8], cap: usize, budget: &mut Budget) {
+        if cap == 0 || bytes.is_empty() {
+            return;
+        }
+        if at != self.end {
+            self.len = 0;
+            self.end = at;
+        }
+        let wanted = self.len.saturating_add(bytes.len());
+        if wanted > self.buffer.len() && self.buffer.len() < cap {
+            self.grow(wanted, cap, budget);
+        }
+        let size = self.buffer.len();
+        self.end += bytes.len() as u64;
+        if size == 0 {
+            // No memory was granted: nothing is kept, and retransmissions cannot be verified.
+            self.len = 0;
+            return;
+        }
+        let kept = &bytes[bytes.len().saturating_sub(size)..];
+        let start = self.slot(self.end - kept.len() as u64);
+        let first = kept.len().min(size - start);
+        let (head, tail) = kept.split_at(first);
+        self.buffer[start..start + first].copy_from_slice(head);
+        self.buffer[..tail.len()].copy_from_slice(tail);
+        self.len = wanted.min(size);
+    }
+
+    /// Compares the bytes at position `at`, which end at or before the ring's end.
+    pub(super) fn compare(&self, at: u64, bytes: &[u8]) -> Compared {
+        let start = self.end - self.len as u64;
+        let missing = start.saturating_sub(at).min(bytes.len() as u64) as usize;
+        let known = &bytes[missing..];
+        if !known.is_empty() {
+            let from = self.slot(at + missing as u64);
+            let first = known.len().min(self.buffer.len() - from);
+            let (head, tail) = known.split_at(first);
+            if at + bytes.len() as u64 > self.end || self.buffer[from..from + first] != *head || self.buffer[..tail.len()] != *tail {
+                return Compared::Different;
+            }
+        }
+        if missing == 0 { Compared::Equal } else { Compared::Forgotten }
+    }
+
+    pub(super) fn free(&mut self, budget: &mut Budget) {
+        budget.give_back(self.buffer.len());
+        *self = Self::default();
+    }
+
+    /// Forgets what it holds; the next byte will be at another position.
+    pub(super) fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    fn grow(&mut self, wanted: usize, cap: usize, budget: &mut Budget) {
+        let size = wanted.max(RING_BYTES_MIN).min(cap).next_power_of_two();
+        let size = if size > cap { size / 2 } else { size };
+        if size <= self.buffer.len() || !budget.take(size - self.buffer.len()) {
+            return;
+        }
+        let mut buffer = vec![0; size];
+        for (at, byte) in (self.end - self.len as u64..self.end).zip(self.bytes()) {
+            buffer[at as usize & (size - 1)] = byte;
+        }
+        self.buffer = buffer;
+    }
+
+    fn bytes(&self) -> impl Iterator<Item = u8> + '_ {
+        (self.end - self.len as u64..self.end).map(|at| self.buffer[self.slot(at)])
+    }
+
+    fn slot(&self, at: u64) -> usize {
+        at as usize & self.buffer.len().wrapping_sub(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn byte(at: u64) -> u8 {
+        (at * 7 + at / 256) as u8
+    }
+
+    fn bytes(from: u64, len: usize) -> Vec<u8> {
+        (from..from + len as u64).map(byte).collect()
+    }
+
+    #[test]
+    fn the_last_bytes_are_kept_and_older_ones_forgotten() {
+        for cap in [1024, 4096, 5000] {
+            let mut budget = Budget::unlimited();
+            let mut ring = Ring::default();
+            let mut at = 0;
+            for len in [1, 10, 1000, 3, 5000, 7, 4096, 1, 20_000, 600, 600, 600] {
+                ring.push(at, &bytes(at, len), cap, &mut budget);
+                at += len as u64;
+                let kept = at.min(if cap == 4096 || cap == 5000 { 4096 } else { 1024 }).min(ring.len as u64);
+                assert_eq!(ring.compare(at - kept, &bytes(at - kept, kept as usize)), Compared::Equal);
+                let mut wrong = bytes(at - kept, kept as usize);
+                let middle = wrong.len() / 2;
+                wrong[middle] ^= 1;
+                assert_eq!(ring.compare(at - kept, &wrong), Compared::Different);
+                if at > kept {
+                    assert_eq!(ring.compare(at - kept - 1, &bytes(at - kept - 1, 2)), Compared::Forgotten);
+                }
+            }
+            assert_eq!(ring.len, if cap == 1024 { 1024 } else { 4096 });
+            assert_eq!(budget.mine(), ring.buffer.len());
+            ring.free(&mut budget);
+            assert_eq!(budget.mine(), 0);
+        }
+    }
+
+    #[test]
+    fn without_memory_nothing_is_kept() {
+        let mut budget = Budget::with_max(100);
+        let mut ring = Ring::default();
+        ring.push(0, &bytes(0, 50), 4096, &mut budget);
+        assert_eq!(ring.compare(0, &bytes(0, 50)), Compared::Forgotten);
+    }
+
+    #[test]
+    fn a_jump_forgets_what_was_before() {
+        let mut budget = Budget::unlimited();
+        let mut ring = Ring::default();
+        ring.push(0, &bytes(0, 50), 4096, &mut budget);
+        ring.push(100, &bytes(100, 50), 4096, &mut budget);
+        assert_eq!(ring.compare(100, &bytes(100, 50)), Compared::Equal);
+        assert_eq!(ring.compare(40, &bytes(40, 5)), Compared::Forgotten);
+    }
+}
