@@ -589,3 +589,106 @@ const A_VLAN_TCI: u16 = 2;
 const SKB_CSUMNOTREADY: u32 = 1 << 0;
 const SKB_GSO: u32 = 1 << 1;
 const SKB_CSUM_NOTVERIFIED: u32 = 1 << 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::tests::Random;
+
+    fn body() -> Vec<u8> {
+        let mut request = Request::new(0, 0, &nfgenmsg(9));
+        request.attr(A_PACKET_HDR, &[0, 0, 1, 2, 0x08, 0x00, 2]);
+        request.attr(A_MARK, &0x40_u32.to_be_bytes());
+        for (kind, index) in (A_IFINDEX_INDEV..=A_IFINDEX_PHYSOUTDEV).zip([3_u32, 4, 5, 0]) {
+            request.attr(kind, &index.to_be_bytes());
+        }
+        request.attr(A_SKB_INFO, &(SKB_CSUMNOTREADY | SKB_GSO).to_be_bytes());
+        request.nest(A_VLAN, |vlan| {
+            vlan.attr(A_VLAN_PROTO, &[0x81, 0x00]).attr(A_VLAN_TCI, &[0x00, 0x2a]);
+        });
+        request.attr(A_CAP_LEN, &9000_u32.to_be_bytes());
+        request.attr(A_PAYLOAD, b"the packet");
+        request.finish(0)[crate::netlink::wire::HEADER_LEN..].to_vec()
+    }
+
+    #[test]
+    fn a_packet_with_all_attributes_is_taken_apart() {
+        let body = body();
+        let expected = Packet {
+            id: 258,
+            ethertype: 0x0800,
+            hook: Hook::Forward,
+            payload: b"the packet",
+            cut_from: Some(9000),
+            indev: Some(3),
+            outdev: Some(4),
+            physindev: Some(5),
+            physoutdev: None,
+            mark: 0x40,
+            csum_not_ready: true,
+            csum_not_verified: false,
+            gso: true,
+            vlan: Some((0x8100, 42)),
+        };
+        assert_eq!(parse_packet(&body), Ok(expected));
+    }
+
+    #[test]
+    fn a_packet_without_its_id_is_malformed() {
+        assert!(parse_packet(&[]).is_err());
+        assert!(parse_packet(&nfgenmsg(0)).is_err());
+        let mut request = Request::new(0, 0, &nfgenmsg(0));
+        request.attr(A_PAYLOAD, b"x");
+        assert!(parse_packet(&request.finish(0)[16..]).is_err());
+    }
+
+    #[test]
+    fn cut_and_mutated_packets_never_panic() {
+        let whole = body();
+        for len in 0..whole.len() {
+            let _ = parse_packet(&whole[..len]);
+        }
+        let mut random = Random(0x2545_f491_4f6c_dd1d);
+        let (mut good, mut bad) = (0, 0);
+        for _ in 0..100_000 {
+            let mut bytes = whole.clone();
+            for _ in 0..1 + random.below(3) {
+                let at = random.below(bytes.len());
+                bytes[at] = random.below(256) as u8;
+            }
+            match parse_packet(&bytes) {
+                Ok(packet) => {
+                    good += 1;
+                    assert!(packet.payload.len() <= bytes.len());
+                }
+                Err(_) => bad += 1,
+            }
+        }
+        assert!(good > 1000 && bad > 1000, "{good} good, {bad} bad: the mutations reach both sides");
+    }
+
+    #[test]
+    fn verdicts_stand_in_the_kernels_layout() {
+        let mut bytes = Vec::new();
+        push_verdict(&mut bytes, MSG_VERDICT, 0x0102, Decision { id: 7, verdict: Verdict::Queue(3), mark: Some(0x40) });
+        push_verdict(&mut bytes, MSG_VERDICT_BATCH, 1, Decision { id: 8, verdict: Verdict::Accept, mark: None });
+        let messages: Vec<_> = Messages::new(&bytes).collect::<Result<_, _>>().unwrap();
+        let [single, batch] = messages.as_slice() else { panic!("{messages:?}") };
+        assert_eq!((single.kind, single.flags, batch.kind), (0x301, 1, 0x303));
+        let (fixed, mut attrs) = single.split(NFGENMSG_LEN).unwrap();
+        assert_eq!(fixed, [0, 0, 1, 2]);
+        assert_eq!(attrs.next().unwrap().unwrap().value, [0, 3, 0, 3, 0, 0, 0, 7]);
+        assert_eq!(attrs.next().unwrap().unwrap().value, [0, 0, 0, 0x40]);
+        assert_eq!(batch.split(NFGENMSG_LEN).unwrap().1.count(), 1);
+    }
+
+    #[test]
+    fn the_kernels_table_is_read_and_rubbish_left_out() {
+        let line = "    5  31063     2 2 65531     7     8       99  1";
+        let expected = KernelCounters { num: 5, port: 31063, waiting: 2, queue_dropped: 7, user_dropped: 8, last_id: 99 };
+        assert_eq!(parse_kernel_counters(line), Some(expected));
+        for rubbish in ["", "5", "70000 1 2 2 3 4 5 6 1", "a b c d e f g h i"] {
+            assert_eq!(parse_kernel_counters(rubbish), None, "{rubbish:?}");
+        }
+    }
+}

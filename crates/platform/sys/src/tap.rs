@@ -169,8 +169,11 @@ impl TapQueue {
         loop {
             // SAFETY: the first `parts.len()` vectors describe live slices that the kernel only reads.
             let len = unsafe { libc::writev(self.fd.as_raw_fd(), vectors.as_ptr(), parts.len() as i32) };
-            if len >= 0 {
-                return Ok(Written::Sent);
+            match len {
+                1.. => return Ok(Written::Sent),
+                // An empty write does not even reach the driver.
+                0 => return Ok(Written::Refused),
+                _ => {}
             }
             let error = OsError::last("write a frame to a TAP");
             match error.errno.0 {

@@ -7,6 +7,8 @@
 mod monitor;
 mod parse;
 mod socket;
+#[cfg(test)]
+pub(crate) mod tests;
 pub mod wire;
 
 pub use monitor::{Change, Monitor};
@@ -16,6 +18,7 @@ pub(crate) use socket::{Socket, send};
 use crate::{Errno, OsError, netns};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
 use wire::Request;
 
 /// Why a request to rtnetlink failed.
@@ -117,7 +120,7 @@ pub struct NewLink<'a> {
     pub txqueuelen: Option<u32>,
     /// Bridge to become a port of. Not for the peer of a veth.
     pub master: Option<u32>,
-    /// Switch it on at once. Its first IPv6 link-local address then comes before
+    /// Switch it on. Its first IPv6 link-local address then comes before
     /// [`LinkChange::no_link_local`] can prevent it.
     pub up: bool,
     /// Namespace to make it in; that of the socket when `None`.
@@ -231,17 +234,28 @@ impl Netlink {
     }
 
     /// Makes a pair of connected Ethernet interfaces. The peer may be born in another namespace,
-    /// where its name need only be free there.
+    /// where its name need only be free there. An end that shall be up must have a full name, without `%d`.
     pub fn create_veth(&mut self, link: &NewLink<'_>, peer: &NewLink<'_>) -> Result<(), Error> {
         checked_name(peer.name)?;
-        self.create(link, "veth", &|info| {
+        if let Some(end) = [link, peer].into_iter().find(|end| end.up && end.name.contains('%')) {
+            return Err(Error::BadName(end.name.into()));
+        }
+        // A veth cannot be opened before it has its peer, so both are born down.
+        self.create(&NewLink { up: false, ..*link }, "veth", &|info| {
             info.nest(IFLA_INFO_DATA, |data| {
                 data.nest(VETH_INFO_PEER, |inner| {
-                    inner.raw(&ifinfo(0, peer.flags(), peer.flags()));
+                    inner.raw(&ifinfo(0, 0, 0));
                     peer.fill(inner);
                 });
             });
-        })
+        })?;
+        for end in [link, peer].into_iter().filter(|end| end.up) {
+            match end.netns {
+                Some(netns) => Netlink::open_in(netns)?.set_named_up(end.name)?,
+                None => self.set_named_up(end.name)?,
+            }
+        }
+        Ok(())
     }
 
     /// Makes a bridge.
@@ -278,6 +292,22 @@ impl Netlink {
     /// Switches an interface on or off.
     pub fn set_up(&mut self, ifindex: u32, up: bool) -> Result<(), Error> {
         self.change_link(ifindex, &LinkChange { up: Some(up), ..LinkChange::default() })
+    }
+
+    /// Waits until an interface carries ([`Link::running`]); `false` when `timeout` is over first. The kernel
+    /// starts the transmit queue of a veth in the background once both ends are up, and silently
+    /// drops what is sent before.
+    pub fn wait_running(&mut self, ifindex: u32, timeout: Duration) -> Result<bool, Error> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if self.link(ifindex)?.is_some_and(|link| link.running) {
+                return Ok(true);
+            }
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Makes an interface a port of the bridge `master`, or of none.
@@ -369,6 +399,13 @@ impl Netlink {
             Ok(-1)
         })?;
         Ok(id.filter(|&id| id >= 0))
+    }
+
+    fn set_named_up(&mut self, name: &str) -> Result<(), Error> {
+        match self.link_named(name)? {
+            Some(link) => self.set_up(link.ifindex, true),
+            None => Err(OsError::new(format!("switch on link {name}"), libc::ENODEV).into()),
+        }
     }
 
     fn create(&mut self, link: &NewLink<'_>, kind: &str, data: &dyn Fn(&mut Request)) -> Result<(), Error> {
@@ -492,8 +529,7 @@ impl NewRoute {
         }
         // A next hop makes the scope universe, a network on the interface itself link (as iproute2 does).
         let scope = if self.gateway.is_some() || self.destination.is_ipv6() { 0 } else { RT_SCOPE_LINK };
-        let rtmsg =
-            [family(self.destination), self.prefix_len, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, RTN_UNICAST, 0, 0, 0, 0];
+        let rtmsg = [family(self.destination), self.prefix_len, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, RTN_UNICAST, 0, 0, 0, 0];
         let mut request = Request::new(kind, flags, &rtmsg);
         if self.prefix_len > 0 {
             attr_ip(&mut request, libc::RTA_DST, self.destination);

@@ -92,7 +92,7 @@ impl AsFd for Monitor {
 }
 
 /// Takes a datagram of notifications apart.
-fn collect(datagram: &[u8], changes: &mut Vec<Change>) -> Result<(), Malformed> {
+pub(super) fn collect(datagram: &[u8], changes: &mut Vec<Change>) -> Result<(), Malformed> {
     for message in Messages::new(datagram) {
         let message = message?;
         match message.kind {

@@ -37,6 +37,8 @@ pub struct Link {
     pub mtu: u32,
     /// Length of the transmit queue, packets.
     pub txqueuelen: u32,
+    /// Root queueing discipline: `noqueue`, `fq_codel`, `mq`.
+    pub qdisc: Option<String>,
     /// Free text that an administrator gave it.
     pub alias: Option<String>,
     /// Counters since the interface was made.
@@ -115,6 +117,7 @@ pub fn link(message: &Message<'_>) -> Result<Link, Malformed> {
             libc::IFLA_MASTER => link.master = Some(attr.u32()?).filter(|&index| index != 0),
             libc::IFLA_TXQLEN => link.txqueuelen = attr.u32()?,
             libc::IFLA_LINK_NETNSID => link.link_netnsid = Some(attr.i32()?).filter(|&id| id >= 0),
+            libc::IFLA_QDISC => link.qdisc = Some(attr.text()),
             libc::IFLA_IFALIAS => link.alias = Some(attr.text()).filter(|alias| !alias.is_empty()),
             libc::IFLA_STATS64 => link.stats = stats(&attr)?,
             libc::IFLA_LINKINFO => {

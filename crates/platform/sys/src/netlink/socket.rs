@@ -311,3 +311,48 @@ fn note(message: &Message<'_>) -> Option<String> {
     let text = attrs.find_map(|attr| attr.ok().filter(|attr| attr.kind == NLMSGERR_ATTR_MSG))?.text();
     Some(text).filter(|text| !text.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn doing() -> String {
+        "try".into()
+    }
+
+    fn message(kind: u16, flags: u16, body: &[u8]) -> Result<(), Error> {
+        outcome(&Message { kind, flags, seq: 1, port: 0, body }, &doing)
+    }
+
+    #[test]
+    fn an_acknowledgement_and_a_refusal_are_told_apart() {
+        assert_eq!(message(NLMSG_ERROR, 0, &[0; 20]), Ok(()));
+        let refused = |errno, note: Option<&str>| Err(Error::Refused { doing: doing(), errno: Errno(errno), note: note.map(Into::into) });
+        assert_eq!(message(NLMSG_ERROR, 0, &[&(-libc::EPERM).to_ne_bytes()[..], &[0; 16]].concat()), refused(libc::EPERM, None));
+        assert!(matches!(message(NLMSG_ERROR, 0, &[1, 2]), Err(Error::Malformed { .. })));
+        // A number that has no opposite.
+        assert_eq!(message(NLMSG_ERROR, 0, &i32::MIN.to_ne_bytes()), refused(i32::MAX, None));
+    }
+
+    #[test]
+    fn the_kernels_words_are_found_behind_a_capped_and_a_whole_request() {
+        let mut text = Request::new(0, 0, &[]);
+        text.attr_text(NLMSGERR_ATTR_MSG, "no such device");
+        let attrs = text.finish(0)[super::super::wire::HEADER_LEN..].to_vec();
+        let code = (-libc::ENODEV).to_ne_bytes();
+        let whole = Request::new(16, 0, &[0; 16]).finish(1).to_vec();
+        let expected = Err(Error::Refused { doing: doing(), errno: Errno(libc::ENODEV), note: Some("no such device".into()) });
+        let capped = [&code[..], &whole[..16], &attrs].concat();
+        assert_eq!(message(NLMSG_ERROR, NLM_F_CAPPED | NLM_F_ACK_TLVS, &capped), expected);
+        let full = [&code[..], &whole, &attrs].concat();
+        assert_eq!(message(NLMSG_ERROR, NLM_F_ACK_TLVS, &full), expected);
+        assert_eq!(message(NLMSG_DONE, NLM_F_ACK_TLVS, &[&code[..], &attrs].concat()), expected);
+        // Words that are cut are no words, and the refusal stands.
+        for len in 4..full.len() {
+            for flags in [NLM_F_ACK_TLVS, NLM_F_ACK_TLVS | NLM_F_CAPPED] {
+                let refused = message(NLMSG_ERROR, flags, &full[..len]);
+                assert!(matches!(&refused, Err(Error::Refused { errno, .. }) if errno.0 == libc::ENODEV), "{len}: {refused:?}");
+            }
+        }
+    }
+}
