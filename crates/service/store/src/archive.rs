@@ -20,7 +20,6 @@ use crate::counters::Counters;
 /// What compressed archives end with.
 pub const ARCHIVE_EXTENSION: &str = ".json.zst";
 
-const PREFIX: &str = "eve-";
 const PLAIN: &str = ".json";
 const UNFINISHED: &str = ".tmp";
 /// zstd's default: a fifteenth of the size at some 300 MB/s.
@@ -32,6 +31,8 @@ const SAME_NAME_MAX: u32 = 1000;
 #[derive(Debug)]
 pub(crate) struct Archives {
     dir: PathBuf,
+    /// `eve-` for `eve.json`.
+    prefix: String,
     compress: bool,
     files_max: usize,
     bytes_max: u64,
@@ -44,7 +45,8 @@ impl Archives {
     /// Removes what a crash left half done, and begins to compress what was left plain.
     pub fn open(config: &StoreConfig, counters: Arc<Counters>) -> Self {
         let mut archives = Self {
-            dir: config.log_dir.clone(),
+            dir: config.log_dir().to_owned(),
+            prefix: format!("{}-", config.log.file_stem().unwrap_or_default().to_string_lossy()),
             compress: config.compress,
             files_max: config.archives_max,
             bytes_max: config.log_bytes_max.saturating_sub(config.rotate_bytes),
@@ -52,7 +54,7 @@ impl Archives {
             stop: Arc::default(),
             worker: None,
         };
-        for name in names(&archives.dir).filter(|name| name.starts_with(PREFIX) && name.ends_with(UNFINISHED)) {
+        for name in names(&archives.dir).filter(|name| name.starts_with(&archives.prefix) && name.ends_with(UNFINISHED)) {
             // One that stays is overwritten by the next attempt.
             let _ = fs::remove_file(archives.dir.join(name));
         }
@@ -62,7 +64,7 @@ impl Archives {
 
     /// Takes `eve.json` away under its archive name. The caller has closed it.
     pub fn put_aside(&mut self, live: &Path, now: Timestamp, last_id: u64) -> io::Result<()> {
-        let stem = format!("{PREFIX}{}-{last_id}", compact(now));
+        let stem = format!("{}{}-{last_id}", self.prefix, compact(now));
         for attempt in 0..SAME_NAME_MAX {
             let stem = if attempt == 0 { stem.clone() } else { format!("{stem}.{attempt}") };
             let plain = self.dir.join(format!("{stem}{PLAIN}"));
@@ -78,7 +80,7 @@ impl Archives {
 
     /// The greatest id in any archive's name.
     pub fn last_id(&self) -> u64 {
-        list(&self.dir).last().map_or(0, |archive| archive.last_id)
+        list(&self.dir, &self.prefix).last().map_or(0, |archive| archive.last_id)
     }
 
     /// Stops a running compression at its next block; the plain file stays and is compressed next time.
@@ -90,26 +92,26 @@ impl Archives {
     }
 
     fn settle(&mut self) {
-        keep_within(&self.dir, self.files_max, self.bytes_max, &self.counters);
+        keep_within(&self.dir, &self.prefix, self.files_max, self.bytes_max, &self.counters);
         if !self.compress || self.worker.as_ref().is_some_and(|worker| !worker.is_finished()) {
             return;
         }
-        if list(&self.dir).iter().all(|archive| archive.compressed) {
+        if list(&self.dir, &self.prefix).iter().all(|archive| archive.compressed) {
             return;
         }
-        let (dir, files_max, bytes_max) = (self.dir.clone(), self.files_max, self.bytes_max);
+        let (dir, prefix, files_max, bytes_max) = (self.dir.clone(), self.prefix.clone(), self.files_max, self.bytes_max);
         let (stop, counters) = (self.stop.clone(), self.counters.clone());
         // Without a thread the files stay plain, and the size limit holds all the same.
         self.worker = std::thread::Builder::new()
             .name("bulkhead-zstd".to_owned())
             .spawn(move || {
-                for archive in list(&dir).into_iter().filter(|archive| !archive.compressed) {
+                for archive in list(&dir, &prefix).into_iter().filter(|archive| !archive.compressed) {
                     // What cannot be compressed (full disk) stays plain until the next rotation.
                     if compress(&archive.path, &stop).is_err() {
                         break;
                     }
                 }
-                keep_within(&dir, files_max, bytes_max, &counters);
+                keep_within(&dir, &prefix, files_max, bytes_max, &counters);
             })
             .ok();
     }
@@ -130,14 +132,14 @@ struct Archive {
 }
 
 /// Oldest first, by id and then by name: the clock may have been set back.
-fn list(dir: &Path) -> Vec<Archive> {
-    let mut archives: Vec<Archive> = names(dir).filter_map(|name| parse(dir, &name)).collect();
+fn list(dir: &Path, prefix: &str) -> Vec<Archive> {
+    let mut archives: Vec<Archive> = names(dir).filter_map(|name| parse(dir, prefix, &name)).collect();
     archives.sort_by(|a, b| (a.last_id, &a.path).cmp(&(b.last_id, &b.path)));
     archives
 }
 
-fn parse(dir: &Path, name: &str) -> Option<Archive> {
-    let rest = name.strip_prefix(PREFIX)?;
+fn parse(dir: &Path, prefix: &str, name: &str) -> Option<Archive> {
+    let rest = name.strip_prefix(prefix)?;
     let (stem, compressed) = match rest.strip_suffix(ARCHIVE_EXTENSION) {
         Some(stem) => (stem, true),
         None => (rest.strip_suffix(PLAIN)?, false),
@@ -153,8 +155,8 @@ fn names(dir: &Path) -> impl Iterator<Item = String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok())
 }
 
-fn keep_within(dir: &Path, files_max: usize, bytes_max: u64, counters: &Counters) {
-    let archives = list(dir);
+fn keep_within(dir: &Path, prefix: &str, files_max: usize, bytes_max: u64, counters: &Counters) {
+    let archives = list(dir, prefix);
     let (mut files, mut bytes) = (archives.len(), archives.iter().map(|archive| archive.bytes).sum::<u64>());
     for archive in &archives {
         if files <= files_max && bytes <= bytes_max {
@@ -217,7 +219,7 @@ mod tests {
         assert_eq!(compact(Timestamp(1_795_468_256_123_456_789)), "20261123T211056Z");
         let dir = std::env::temp_dir();
         for name in ["eve-.json", "eve-x-.json", "eve-20261123T211056Z-99999999999999999999999.json", "eve.json", "other-1-2.json"] {
-            assert!(parse(&dir, name).is_none(), "{name}");
+            assert!(parse(&dir, "eve-", name).is_none(), "{name}");
         }
     }
 }

@@ -1,13 +1,8 @@
 //! Where the log lives and how large it may become. Every limit of the store has its name here.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// The live log, inside [`StoreConfig::log_dir`].
-pub const LOG_FILE: &str = "eve.json";
-/// The database, inside [`StoreConfig::state_dir`].
-pub const DATABASE_FILE: &str = "events.db";
-/// Held while a store is open, inside [`StoreConfig::log_dir`].
-pub(crate) const LOCK_FILE: &str = ".lock";
+use crate::EventTypes;
 
 /// Bytes of one line. A larger event loses its metadata and has its texts cut, so that it still gets through.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
@@ -31,7 +26,7 @@ pub const QUERY_EVENTS_MAX: usize = 10_000;
 pub const TAIL_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Losses are told in one `events-lost` event at most this often.
-pub(crate) const LOSS_REPORT_SECS: u64 = 1;
+pub(crate) const LOSS_REPORT_SECS: u64 = 10;
 /// A database that cannot be opened is tried again this often, while events come.
 pub(crate) const DATABASE_RETRY_SECS: u64 = 30;
 /// Damaged databases kept beside the new one.
@@ -39,10 +34,12 @@ pub(crate) const DAMAGED_DATABASES_MAX: usize = 1;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// Holds `eve.json` and its archives.
-    pub log_dir: PathBuf,
-    /// Holds `events.db`.
-    pub state_dir: PathBuf,
+    /// The live log; its archives stand beside it. Its directory is made when it is missing.
+    pub log: PathBuf,
+    /// Types that are written to the log; the empty set means all.
+    pub log_types: EventTypes,
+    /// The database. Its directory is made when it is missing.
+    pub database: PathBuf,
     /// `eve.json` is put aside before it grows past this.
     pub rotate_bytes: u64,
     /// `eve.json` is put aside when its first line is this old, checked when something is written.
@@ -62,8 +59,9 @@ pub struct StoreConfig {
 impl Default for StoreConfig {
     fn default() -> Self {
         Self {
-            log_dir: PathBuf::from("/var/log/bulkhead"),
-            state_dir: PathBuf::from("/var/lib/bulkhead"),
+            log: PathBuf::from("/var/log/bulkhead/eve.json"),
+            log_types: EventTypes::default(),
+            database: PathBuf::from("/var/lib/bulkhead/events.db"),
             rotate_bytes: 64 * 1024 * 1024,
             rotate_secs: 24 * 60 * 60,
             archives_max: 30,
@@ -76,11 +74,17 @@ impl Default for StoreConfig {
 }
 
 impl StoreConfig {
-    pub fn log_path(&self) -> PathBuf {
-        self.log_dir.join(LOG_FILE)
+    pub(crate) fn log_dir(&self) -> &Path {
+        parent(&self.log)
     }
 
-    pub fn database_path(&self) -> PathBuf {
-        self.state_dir.join(DATABASE_FILE)
+    /// Held while a store is open.
+    pub(crate) fn lock_path(&self) -> PathBuf {
+        self.log_dir().join(format!(".{}.lock", self.log.file_name().unwrap_or_default().to_string_lossy()))
     }
+}
+
+/// A bare file name stands in the current directory.
+pub(crate) fn parent(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

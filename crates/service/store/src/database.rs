@@ -15,7 +15,7 @@ use bulkhead_model::{Event, Timestamp};
 use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params, params_from_iter};
 
-use crate::config::{DAMAGED_DATABASES_MAX, TAIL_BYTES_MAX};
+use crate::config::{DAMAGED_DATABASES_MAX, TAIL_BYTES_MAX, parent};
 use crate::query::signature_id;
 use crate::writer::Message;
 use crate::{EventType, EventTypes, Query, StoreError, lock, log};
@@ -92,9 +92,8 @@ impl From<rusqlite::Error> for DatabaseError {
 impl Database {
     /// Opens or makes the file; one that is damaged or of another schema is put aside and a new one begun.
     pub fn open(path: &Path, bytes_max: u64, now: Timestamp) -> Result<Opened, DatabaseError> {
-        if let Some(dir) = path.parent() {
-            log::make_directory(dir).map_err(|error| DatabaseError::Refused(format!("`{}`: {error}", dir.display())))?;
-        }
+        let dir = parent(path);
+        log::make_directory(dir).map_err(|error| DatabaseError::Refused(format!("`{}`: {error}", dir.display())))?;
         match Self::open_as_is(path, bytes_max) {
             Ok((database, next_id)) => Ok(Opened { database, next_id, replaced: None }),
             Err(DatabaseError::Damaged(reason)) => {
@@ -354,17 +353,15 @@ fn select(connection: &Connection, query: &Query, limit: usize) -> rusqlite::Res
 fn put_aside(path: &Path, now: Timestamp) -> std::io::Result<PathBuf> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let prefix = format!("{name}.damaged-");
-    if let Some(dir) = path.parent() {
-        let mut older: Vec<PathBuf> = fs::read_dir(dir)?
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)))
-            .collect();
-        older.sort();
-        let surplus = (older.len() + 1).saturating_sub(DAMAGED_DATABASES_MAX);
-        for path in older.iter().take(surplus) {
-            fs::remove_file(path)?;
-        }
+    let mut older: Vec<PathBuf> = fs::read_dir(parent(path))?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)))
+        .collect();
+    older.sort();
+    let surplus = (older.len() + 1).saturating_sub(DAMAGED_DATABASES_MAX);
+    for path in older.iter().take(surplus) {
+        fs::remove_file(path)?;
     }
     let aside = path.with_file_name(format!("{prefix}{}", now.secs()));
     fs::rename(path, &aside)?;

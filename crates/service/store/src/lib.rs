@@ -30,10 +30,7 @@ use std::thread::JoinHandle;
 use bulkhead_model::Event;
 
 pub use archive::ARCHIVE_EXTENSION;
-pub use config::{
-    DATABASE_FILE, FOLLOWER_QUEUE_MAX, FOLLOWERS_MAX, LINE_BYTES_MAX, LOG_FILE, QUERY_EVENTS_DEFAULT, QUERY_EVENTS_MAX, StoreConfig,
-    TAIL_BYTES_MAX,
-};
+pub use config::{FOLLOWER_QUEUE_MAX, FOLLOWERS_MAX, LINE_BYTES_MAX, QUERY_EVENTS_DEFAULT, QUERY_EVENTS_MAX, StoreConfig, TAIL_BYTES_MAX};
 pub use counters::{PerType, StoreStats};
 pub use event_type::{EventType, EventTypes, UnknownEventType};
 pub use follow::{Followed, Follower};
@@ -84,11 +81,11 @@ impl Store {
         let followers = Arc::new(Followers::default());
         let (queue, messages) = mpsc::sync_channel(config.queue_events_max + CONTROL_MESSAGES_MAX);
         let writer = Writer::open(config.clone(), messages, counters.clone(), followers.clone())?;
-        let reader = Reader::new(config.database_path(), config.log_path(), writer.database_generation(), queue.clone());
+        let reader = Reader::new(config.database.clone(), config.log.clone(), writer.database_generation(), queue.clone());
         let thread = std::thread::Builder::new()
             .name("bulkhead-store".to_owned())
             .spawn(move || writer.run())
-            .map_err(|source| StoreError::Directory { path: config.log_dir.clone(), source })?;
+            .map_err(|source| StoreError::Directory { path: config.log.clone(), source })?;
         let sender = EventSender { queue, counters, limits: limits(config.queue_events_max) };
         Ok(Self { sender, followers, reader, config, writer: Mutex::new(Some(thread)) })
     }

@@ -15,7 +15,7 @@ use bulkhead_model::Timestamp;
 use serde::Deserialize;
 
 use crate::archive::Archives;
-use crate::config::LINE_BYTES_MAX;
+use crate::config::{LINE_BYTES_MAX, parent};
 use crate::counters::Counters;
 use crate::{StoreConfig, StoreError};
 
@@ -54,7 +54,7 @@ pub(crate) struct Shortfall {
 impl EveLog {
     /// Returns the log and the number of bytes of half a line that were cut off.
     pub fn open(config: &StoreConfig, counters: Arc<Counters>, now: Timestamp) -> Result<(Self, u64), StoreError> {
-        let path = config.log_path();
+        let path = config.log.clone();
         let (live, cut) = Live::open(&path, now).map_err(|source| StoreError::Directory { path: path.clone(), source })?;
         let archives = Archives::open(config, counters.clone());
         let log = Self {
@@ -134,9 +134,7 @@ impl EveLog {
 
 impl Live {
     fn open(path: &Path, now: Timestamp) -> io::Result<(Self, u64)> {
-        if let Some(dir) = path.parent() {
-            make_directory(dir)?;
-        }
+        make_directory(parent(path))?;
         let mut file = OpenOptions::new().read(true).append(true).create(true).mode(FILE_MODE).open(path)?;
         let cut = mend_tail(&mut file)?;
         let found = file.metadata()?;

@@ -1,10 +1,10 @@
 //! The one thread that writes: waits for an event, gathers what comes within [`BATCH_WINDOW_MS`], numbers it, writes the lines,
 //! then the rows, then tells the followers. When nothing comes it sleeps; there is no timer unless a loss is still to be reported.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
@@ -13,12 +13,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bulkhead_model::{Alert, Event, EventBody, Operation, Timestamp};
 use serde_json::{Value, json};
 
-use crate::config::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, BATCH_WINDOW_MS, DATABASE_RETRY_SECS, LINE_BYTES_MAX, LOCK_FILE, LOSS_REPORT_SECS};
+use crate::config::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, BATCH_WINDOW_MS, DATABASE_RETRY_SECS, LINE_BYTES_MAX, LOSS_REPORT_SECS, parent};
 use crate::counters::Counters;
 use crate::database::{Database, DatabaseError, Row};
 use crate::follow::Followers;
 use crate::log::{self, EveLog};
-use crate::{EventType, StoreConfig, StoreError};
+use crate::{EventType, EventTypes, StoreConfig, StoreError};
 
 /// What travels through the queue.
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub(crate) enum Message {
 
 /// Ids put aside at a time. After a crash the numbering leaps by at most this.
 const ID_RESERVE: u64 = 4096;
+/// Remarks of the store on itself that wait for the log to work again.
+const NOTICES_MAX: usize = 32;
 /// Characters left of each text of an event that is too long for a line.
 const CUT_CHARS: usize = 256;
 
@@ -56,8 +58,10 @@ pub(crate) struct Writer {
     /// [`Counters::lost_total`] at the last report.
     reported: u64,
     reported_at: Option<Instant>,
-    /// To be written first.
+    /// To be written as soon as the log can be. At most [`NOTICES_MAX`].
     notices: Vec<Operation>,
+    /// The failure of the database has been told.
+    database_failure_told: bool,
     chunk: Chunk,
     _lock: File,
 }
@@ -69,13 +73,10 @@ impl Writer {
         counters: Arc<Counters>,
         followers: Arc<Followers>,
     ) -> Result<Self, StoreError> {
-        let directory = |path: &PathBuf| {
-            let path = path.clone();
-            move |source| StoreError::Directory { path, source }
-        };
-        log::make_directory(&config.log_dir).map_err(directory(&config.log_dir))?;
-        log::make_directory(&config.state_dir).map_err(directory(&config.state_dir))?;
-        let held = lock_directory(&config)?;
+        for dir in [config.log_dir(), parent(&config.database)] {
+            log::make_directory(dir).map_err(|source| StoreError::Directory { path: dir.to_owned(), source })?;
+        }
+        let held = take_lock(&config)?;
         let now = clock();
         let (log, cut) = EveLog::open(&config, counters.clone(), now)?;
         let mut writer = Self {
@@ -92,13 +93,14 @@ impl Writer {
             reported: 0,
             reported_at: None,
             notices: Vec::new(),
+            database_failure_told: false,
             chunk: Chunk::default(),
             config,
             _lock: held,
         };
         if cut > 0 {
             let message = format!("the last line of eve.json was incomplete; {cut} bytes were cut off");
-            writer.notices.push(operation("log-mended", message, [("bytes", json!(cut))]));
+            writer.notify(operation("log-mended", message, [("bytes", json!(cut))]));
         }
         writer.open_database(now);
         Ok(writer)
@@ -168,13 +170,17 @@ impl Writer {
         if self.database.is_none() && !events.is_empty() && self.database_retry.elapsed() >= Duration::from_secs(DATABASE_RETRY_SECS) {
             self.open_database(now);
         }
-        for notice in std::mem::take(&mut self.notices) {
-            self.add(event_of(notice, now), now);
-        }
         for event in events {
             self.add(event, now);
         }
         self.write_chunk(now);
+        // Kept back while the log fails: they would be lost themselves.
+        if self.log_works {
+            for notice in std::mem::take(&mut self.notices) {
+                self.add(event_of(notice, now), now);
+            }
+            self.write_chunk(now);
+        }
         self.report_losses(now);
     }
 
@@ -192,27 +198,35 @@ impl Writer {
         let last_id = last.event_id;
         self.reserve_ids();
         let mut chunk = std::mem::take(&mut self.chunk);
-        let written = match self.log.write(now, &chunk.lines, &chunk.ends, last_id) {
-            Ok(()) => chunk.events.len(),
-            Err(shortfall) => {
-                if self.log_works {
-                    let message = format!("eve.json could not be written: {}", shortfall.error);
-                    self.notices.push(operation("log-failed", message, []));
-                }
-                shortfall.lines_written
-            }
-        };
-        self.log_works = written == chunk.events.len();
-        for (at, event) in chunk.events.iter().enumerate() {
-            let counter = if at < written { &self.counters.written } else { &self.counters.lost_log };
-            counter.add(EventType::of(&event.body), 1);
-        }
+        self.write_lines(&chunk, now, last_id);
         self.store_rows(&chunk, now);
         if self.followers.count() > 0 {
             self.followers.publish(&chunk.events);
         }
         chunk.clear();
         self.chunk = chunk;
+    }
+
+    fn write_lines(&mut self, chunk: &Chunk, now: Timestamp, last_id: u64) {
+        let logged = chunk.only(self.config.log_types);
+        if logged.kinds.is_empty() {
+            return;
+        }
+        let written = match self.log.write(now, &logged.lines, &logged.ends, last_id) {
+            Ok(()) => logged.kinds.len(),
+            Err(shortfall) => {
+                if self.log_works {
+                    let message = format!("eve.json could not be written: {}", shortfall.error);
+                    self.notify(operation("log-failed", message, []));
+                }
+                shortfall.lines_written
+            }
+        };
+        self.log_works = written == logged.kinds.len();
+        for (at, kind) in logged.kinds.iter().enumerate() {
+            let counter = if at < written { &self.counters.written } else { &self.counters.lost_log };
+            counter.add(*kind, 1);
+        }
     }
 
     fn store_rows(&mut self, chunk: &Chunk, now: Timestamp) {
@@ -256,6 +270,12 @@ impl Writer {
         self.reported_at = Some(Instant::now());
     }
 
+    fn notify(&mut self, notice: Operation) {
+        if self.notices.len() < NOTICES_MAX {
+            self.notices.push(notice);
+        }
+    }
+
     fn reserve_ids(&mut self) {
         if self.next_id <= self.reserved_id {
             return;
@@ -269,7 +289,7 @@ impl Writer {
 
     fn open_database(&mut self, now: Timestamp) {
         self.database_retry = Instant::now();
-        match Database::open(&self.config.database_path(), self.config.database_bytes_max, now) {
+        match Database::open(&self.config.database, self.config.database_bytes_max, now) {
             Ok(opened) => {
                 self.next_id = self.next_id.max(opened.next_id);
                 if let Some((reason, aside)) = opened.replaced {
@@ -277,16 +297,20 @@ impl Writer {
                     self.next_id += ID_RESERVE;
                     self.counters.databases_replaced.fetch_add(1, Ordering::Relaxed);
                     let message = format!("the event database was put aside as {}, and a new one begun: {reason}", aside.display());
-                    self.notices.push(operation("database-replaced", message, [("aside", json!(aside)), ("reason", json!(reason))]));
+                    self.notify(operation("database-replaced", message, [("aside", json!(aside)), ("reason", json!(reason))]));
                 }
+                self.database_failure_told = false;
                 self.reserved_id = 0;
                 self.database = Some(opened.database);
                 self.database_generation.fetch_add(1, Ordering::Release);
                 self.report_database_size();
             }
             Err(error) => {
-                let message = format!("the event database cannot be used; events go to eve.json alone: {error}");
-                self.notices.push(operation("database-failed", message, []));
+                if !self.database_failure_told {
+                    self.database_failure_told = true;
+                    let message = format!("the event database cannot be used; events go to eve.json alone: {error}");
+                    self.notify(operation("database-failed", message, []));
+                }
             }
         }
     }
@@ -306,7 +330,7 @@ impl Writer {
         if self.counters.databases_replaced.load(Ordering::Relaxed) == replaced && self.database.is_some() {
             // The check found nothing: what was seen was of the moment.
             let message = format!("the event database was opened again: {reason}");
-            self.notices.push(operation("database-reopened", message, []));
+            self.notify(operation("database-reopened", message, []));
         }
     }
 
@@ -324,6 +348,8 @@ impl Writer {
     }
 
     fn close(mut self) {
+        // What is lost until now is told now.
+        self.reported_at = None;
         self.write_batch(Vec::new());
         if let Some(database) = self.database.take() {
             database.close(self.next_id);
@@ -373,7 +399,28 @@ struct Chunk {
     ends: Vec<usize>,
 }
 
+/// What of a chunk goes to the log.
+struct Logged<'a> {
+    kinds: Vec<EventType>,
+    lines: Cow<'a, [u8]>,
+    ends: Cow<'a, [usize]>,
+}
+
 impl Chunk {
+    fn only(&self, types: EventTypes) -> Logged<'_> {
+        let kinds = self.events.iter().map(|event| EventType::of(&event.body));
+        if types.is_empty() || kinds.clone().all(|kind| types.contains(kind)) {
+            return Logged { kinds: kinds.collect(), lines: Cow::Borrowed(&self.lines), ends: Cow::Borrowed(&self.ends) };
+        }
+        let (mut lines, mut ends) = (Vec::new(), Vec::new());
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        for ((start, end), _) in starts.zip(&self.ends).zip(kinds.clone()).filter(|(_, kind)| types.contains(*kind)) {
+            lines.extend_from_slice(&self.lines[start..*end]);
+            ends.push(lines.len());
+        }
+        Logged { kinds: kinds.filter(|kind| types.contains(*kind)).collect(), lines: lines.into(), ends: ends.into() }
+    }
+
     fn push(&mut self, mut event: Event, counters: &Counters) {
         let start = self.lines.len();
         let mut fits = self.serialise(&event, start);
@@ -475,13 +522,13 @@ fn event_of(operation: Operation, now: Timestamp) -> Event {
     }
 }
 
-fn lock_directory(config: &StoreConfig) -> Result<File, StoreError> {
-    let path = config.log_dir.join(LOCK_FILE);
+fn take_lock(config: &StoreConfig) -> Result<File, StoreError> {
+    let path = config.lock_path();
     let failed = |source| StoreError::Directory { path: path.clone(), source };
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: config.log_dir.clone() }),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: config.log.clone() }),
         Err(TryLockError::Error(source)) => Err(StoreError::Directory { path, source }),
     }
 }

@@ -54,7 +54,7 @@ const STOP_GRACE: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerConfig {
     pub socket: PathBuf,
-    /// Members of this group may connect too.
+    /// Members of this group may connect too. When the host has no such group, only root may ([`Server::group_found`]).
     pub group: Option<String>,
     pub group_access: GroupAccess,
     /// Where `GET /metrics` answers; loopback only.
@@ -84,8 +84,6 @@ pub enum ServerError {
     InUse { path: PathBuf },
     #[error("`{}` exists and is not a socket", path.display())]
     NotASocket { path: PathBuf },
-    #[error("there is no group `{0}` in /etc/group")]
-    UnknownGroup(String),
     #[error("metrics are served on loopback only, and {0} is not")]
     NotLoopback(SocketAddr),
     #[error("cannot serve metrics on {address}")]
@@ -101,12 +99,14 @@ pub struct Server {
     thread: Option<JoinHandle<()>>,
     socket: socket::Bound,
     metrics: Option<SocketAddr>,
+    group_found: bool,
 }
 
 impl Server {
     /// Returns once both listeners answer.
     pub fn start(config: &ServerConfig, backend: Arc<dyn Backend>) -> Result<Self, ServerError> {
         let permissions = socket::Permissions::new(config.group.as_deref(), config.group_access)?;
+        let group_found = permissions.has_group();
         let (socket, listener) = socket::Bound::bind(&config.socket, &permissions)?;
         let metrics = config.metrics.map(metrics::bind).transpose()?;
         let metrics_address = metrics.as_ref().and_then(|listener| listener.local_addr().ok());
@@ -134,11 +134,16 @@ impl Server {
                 runtime.shutdown_background();
             })
             .map_err(ServerError::Thread)?;
-        Ok(Self { stop, thread: Some(thread), socket, metrics: metrics_address })
+        Ok(Self { stop, thread: Some(thread), socket, metrics: metrics_address, group_found })
     }
 
     pub fn socket(&self) -> &Path {
         self.socket.path()
+    }
+
+    /// Whether `/etc/group` has the group that was asked for.
+    pub const fn group_found(&self) -> bool {
+        self.group_found
     }
 
     /// Where the metrics really are, when port 0 was asked for.

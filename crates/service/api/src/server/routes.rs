@@ -79,10 +79,7 @@ async fn permit(Extension(peer): Extension<Peer>, request: Request, next: Next) 
     match peer.access {
         Access::Change => next.run(request).await,
         Access::Read if !changes || checks => next.run(request).await,
-        Access::Read => error_response(
-            ApiError::new(ErrorCode::Forbidden, "your group may look, not change")
-                .help("be root, or set `api.group_access: change` in the agent's configuration"),
-        ),
+        Access::Read => error_response(ApiError::new(ErrorCode::Forbidden, "your group may look, not change").help("be root")),
         Access::Nothing => error_response(
             ApiError::new(ErrorCode::Forbidden, "only root may use this socket")
                 .help("be root, or set `api.group` in the agent's configuration"),

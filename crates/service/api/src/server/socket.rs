@@ -31,15 +31,13 @@ pub(super) enum Access {
 impl Permissions {
     pub fn new(group: Option<&str>, access: GroupAccess) -> Result<Self, ServerError> {
         let uid = fs::metadata("/proc/self").map_err(|source| ServerError::Listen { path: PathBuf::from("/proc/self"), source })?.uid();
-        let group = match group {
-            None => None,
-            Some(name) => {
-                let groups = fs::read_to_string("/etc/group").unwrap_or_default();
-                let gid = gid_of(&groups, name).ok_or_else(|| ServerError::UnknownGroup(name.to_owned()))?;
-                Some((gid, access))
-            }
-        };
-        Ok(Self { uid, group })
+        let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+        let gid = group.and_then(|name| gid_of(&groups, name));
+        Ok(Self { uid, group: gid.map(|gid| (gid, access)) })
+    }
+
+    pub const fn has_group(&self) -> bool {
+        self.group.is_some()
     }
 
     /// By the kernel's word on the peer (SO_PEERCRED, unix(7)): root and the agent's own user, then the group.
