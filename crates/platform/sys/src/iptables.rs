@@ -8,6 +8,7 @@
 use crate::{OsError, netns, poll};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -148,7 +149,16 @@ fn call_here(program: &str, args: &[&str], input: &[u8]) -> Result<Vec<u8>, Erro
         Some(Err(error)) => return Err(error.into()),
         None => return Err(OsError::new(format!("read what {program} writes"), libc::EPIPE).into()),
     };
-    let status = child.0.wait().map_err(|e| OsError::io(format!("wait for {program}"), &e))?;
+    let status = loop {
+        match child.0.try_wait().map_err(|e| OsError::io(format!("wait for {program}"), &e))? {
+            Some(status) => break status,
+            None if Instant::now() >= deadline => {
+                return Err(Error::TimedOut { program: program.into(), seconds: CALL_SECONDS_MAX });
+            }
+            // It has closed its output and is about to end.
+            None => std::thread::sleep(Duration::from_micros(200)),
+        }
+    };
     if status.success() {
         return Ok(output);
     }
@@ -165,6 +175,8 @@ fn spawn(program: &str, args: &[&str]) -> Result<Child, Error> {
     for path in paths {
         let mut command = Command::new(path);
         command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).env("LC_ALL", "C");
+        // A group of its own: Ctrl-C is for us, and must not end it half-way.
+        command.process_group(0);
         match command.spawn() {
             Ok(child) => return Ok(child),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}

@@ -189,7 +189,8 @@ pub struct Listing {
 }
 
 /// All network namespaces that a process is in or a bind mount of this mount namespace holds
-/// (`/run/netns`, `/run/docker/netns` and wherever else).
+/// (`/run/netns`, `/run/docker/netns` and wherever else). A namespace that only a thread, a socket or an
+/// open descriptor holds is not found.
 pub fn list() -> Result<Listing, OsError> {
     let mut found: BTreeMap<u64, Listed> = BTreeMap::new();
     let mut listing = Listing::default();

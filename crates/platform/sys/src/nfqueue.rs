@@ -152,7 +152,7 @@ pub struct Packet<'a> {
 pub struct Counters {
     /// Packets read.
     pub packets: u64,
-    /// Packets whose payload was cut.
+    /// Packets whose payload was cut, or was not handed over because they came in the moment of binding.
     pub cut: u64,
     /// Times that the socket's buffer was full; packets were lost (see [`KernelCounters::user_dropped`]).
     pub overflows: u64,
@@ -160,6 +160,20 @@ pub struct Counters {
     pub malformed: u64,
     /// Verdicts that the kernel refused: no such packet waits.
     pub verdicts_refused: u64,
+}
+
+impl Counters {
+    /// Keeps and counts a packet, or counts that it could not be read.
+    fn note(&mut self, parsed: Result<Meta, Malformed>, packets: &mut Vec<Meta>) {
+        match parsed {
+            Ok(meta) => {
+                self.packets += 1;
+                self.cut += u64::from(meta.cut_from.is_some());
+                packets.push(meta);
+            }
+            Err(_) => self.malformed += 1,
+        }
+    }
 }
 
 /// A queue number, bound.
@@ -276,17 +290,15 @@ impl Queue {
     fn take_early(&mut self, batch: &mut Batch) {
         let some = self.early.len().min(BATCH_PACKETS_MAX);
         for (slot, body) in self.early.drain(..some).enumerate() {
-            let Some(space) = batch.slot_mut(slot).get_mut(..body.len()) else {
-                self.counters.malformed += 1;
-                continue;
-            };
-            space.copy_from_slice(&body);
-            count(&mut self.counters, parse_body(&body).map(|meta| batch.packets.push(meta.at(slot, 0))));
-            if let Some(last) = batch.packets.last() {
-                self.counters.cut += u64::from(last.cut_from.is_some());
+            match batch.slot_mut(slot).get_mut(..body.len()) {
+                Some(space) => space.copy_from_slice(&body),
+                None => {
+                    self.counters.malformed += 1;
+                    continue;
+                }
             }
+            self.counters.note(parse_body(&body).map(|meta| meta.at(slot, 0)), &mut batch.packets);
         }
-        self.counters.packets += batch.packets.len() as u64;
     }
 
     /// Takes the datagram in a slot apart.
@@ -300,12 +312,7 @@ impl Queue {
             match message.kind {
                 kind if kind == self::kind(MSG_PACKET) => {
                     let body_at = message.body.as_ptr().addr() - space.as_ptr().addr();
-                    let meta = parse_body(message.body).map(|meta| meta.at(slot, body_at));
-                    if let Ok(meta) = &meta {
-                        self.counters.packets += 1;
-                        self.counters.cut += u64::from(meta.cut_from.is_some());
-                    }
-                    count(&mut self.counters, meta.map(|meta| packets.push(meta)));
+                    self.counters.note(parse_body(message.body).map(|meta| meta.at(slot, body_at)), packets);
                 }
                 NLMSG_ERROR => self.counters.verdicts_refused += 1,
                 _ => {}
@@ -495,10 +502,6 @@ fn vlan(attr: &Attr<'_>) -> Result<Option<(u16, u16)>, Malformed> {
     Ok(proto.zip(tci))
 }
 
-fn count(counters: &mut Counters, parsed: Result<(), Malformed>) {
-    counters.malformed += u64::from(parsed.is_err());
-}
-
 /// What the kernel counts about one queue (`/proc/net/netfilter/nfnetlink_queue`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct KernelCounters {
@@ -665,6 +668,23 @@ mod tests {
             }
         }
         assert!(good > 1000 && bad > 1000, "{good} good, {bad} bad: the mutations reach both sides");
+    }
+
+    #[test]
+    fn packets_that_came_before_the_acknowledgement_are_read_first() {
+        // Any netlink socket without messages will do for what comes behind them.
+        let socket = Socket::open(libc::NETLINK_ROUTE, 0).unwrap();
+        let mut early = vec![body(); BATCH_PACKETS_MAX + 3];
+        early[1] = b"rubbish".to_vec();
+        early[2] = vec![0; SLOT_BYTES + 1];
+        let mut queue = Queue { socket, num: 9, counters: Counters::default(), early, verdicts: Vec::new() };
+        let mut batch = Batch::new();
+        assert_eq!(queue.receive(&mut batch).unwrap(), BATCH_PACKETS_MAX - 2);
+        assert!(batch.iter().all(|packet| packet.id == 258 && packet.payload == b"the packet"));
+        assert_eq!(queue.receive(&mut batch).unwrap(), 3);
+        assert_eq!(queue.receive(&mut batch).unwrap(), 0);
+        let packets = BATCH_PACKETS_MAX as u64 + 1;
+        assert_eq!(queue.counters(), Counters { packets, cut: packets, malformed: 2, ..Counters::default() });
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 use crate::call::{check, own};
 use crate::netlink::checked_name;
-use crate::{OsError, netns};
+use crate::{Errno, OsError, netns};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Queues of one interface (`MAX_TAP_QUEUES` of the kernel).
@@ -117,6 +117,19 @@ pub struct TapQueue {
     fd: OwnedFd,
 }
 
+/// A queue that another process made, and handed over by [`crate::sock::send_fds`].
+impl From<OwnedFd> for TapQueue {
+    fn from(fd: OwnedFd) -> Self {
+        TapQueue { fd }
+    }
+}
+
+impl From<TapQueue> for OwnedFd {
+    fn from(queue: TapQueue) -> Self {
+        queue.fd
+    }
+}
+
 /// What became of a frame that was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
@@ -141,11 +154,11 @@ impl TapQueue {
             if len >= 0 {
                 return Ok(Some(len as usize));
             }
-            let error = OsError::last("read a frame from a TAP");
-            match error.errno.0 {
-                libc::EINTR => continue,
-                libc::EAGAIN => return Ok(None),
-                _ => return Err(error),
+            // No text is made for the usual end of a burst.
+            match Errno::last() {
+                Errno(libc::EINTR) => continue,
+                Errno(libc::EAGAIN) => return Ok(None),
+                errno => return Err(OsError { doing: "read a frame from a TAP".into(), errno }),
             }
         }
     }
@@ -175,13 +188,12 @@ impl TapQueue {
                 0 => return Ok(Written::Refused),
                 _ => {}
             }
-            let error = OsError::last("write a frame to a TAP");
-            match error.errno.0 {
-                libc::EINTR => continue,
-                libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => return Ok(Written::Full),
-                libc::EIO => return Ok(Written::Down),
-                libc::EINVAL | libc::EMSGSIZE => return Ok(Written::Refused),
-                _ => return Err(error),
+            match Errno::last() {
+                Errno(libc::EINTR) => continue,
+                Errno(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => return Ok(Written::Full),
+                Errno(libc::EIO) => return Ok(Written::Down),
+                Errno(libc::EINVAL | libc::EMSGSIZE) => return Ok(Written::Refused),
+                errno => return Err(OsError { doing: "write a frame to a TAP".into(), errno }),
             }
         }
     }

@@ -236,6 +236,47 @@ fn accept_all(queue: &mut Queue, stop: &EventFd) -> (usize, usize) {
 }
 
 #[test]
+fn packets_that_come_in_the_moment_of_binding_are_answered_too() {
+    const NAME: &str = "packets_that_come_in_the_moment_of_binding_are_answered_too";
+    root_only!(NAME);
+    let pair = Pair::new();
+    if !rule(&pair, Family::V4, "-p udp --dport 7 -j NFQUEUE --queue-num 5", NAME) {
+        return;
+    }
+    let sender = udp(&pair.left, "192.0.2.1:0");
+    let _receiver = udp(&pair.right, "192.0.2.2:7");
+    let stop = EventFd::new().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..5_000_000 {
+                sender.send_to(b"all the time", "192.0.2.2:7").unwrap();
+                if stop.drain().unwrap() > 0 {
+                    break;
+                }
+            }
+        });
+        let mut batch = Batch::new();
+        for _ in 0..50 {
+            let mut queue = Queue::open_in(&pair.right, 5, &QueueConfig::default()).unwrap();
+            let mut seen = 0;
+            while seen < 200 {
+                let some = receive(&mut queue, &mut batch);
+                // Every id once and in order, from the first one on: none was lost between binding and reading.
+                for packet in batch.iter() {
+                    seen += 1;
+                    assert_eq!(packet.id, seen);
+                    assert!(packet.payload.is_empty() || packet.payload.ends_with(b"all the time"));
+                }
+                assert!(some > 0);
+                queue.accept_up_to(seen, None).unwrap();
+            }
+            assert_eq!((queue.counters().malformed, queue.counters().verdicts_refused), (0, 0));
+        }
+        stop.signal().unwrap();
+    });
+}
+
+#[test]
 fn a_cut_payload_tells_its_true_length() {
     const NAME: &str = "a_cut_payload_tells_its_true_length";
     root_only!(NAME);
