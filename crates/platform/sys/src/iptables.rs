@@ -173,13 +173,15 @@ fn call_here(program: &str, args: &[&str], input: &[u8]) -> Result<Vec<u8>, Erro
 fn spawn(program: &str, args: &[&str]) -> Result<Child, Error> {
     let paths = std::iter::once(program.to_owned()).chain(SBIN.iter().map(|dir| format!("{dir}/{program}")));
     for path in paths {
-        let mut command = Command::new(path);
+        let mut command = Command::new(&path);
         command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).env("LC_ALL", "C");
         // A group of its own: Ctrl-C is for us, and must not end it half-way.
         command.process_group(0);
         match command.spawn() {
             Ok(child) => return Ok(child),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            // A directory in PATH that we may not search says nothing about the program.
+            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied && !path.starts_with('/') => {}
             Err(e) => return Err(OsError::io(format!("start {program}"), &e).into()),
         }
     }
@@ -244,6 +246,28 @@ mod tests {
     fn a_program_that_is_not_there_is_missing() {
         let error = call("bulkhead-no-such-program", &[], b"", None).unwrap_err();
         assert_eq!(error, Error::Missing { program: "bulkhead-no-such-program".into() });
+    }
+
+    #[test]
+    fn both_variants_take_the_same_arguments() {
+        if !crate::process::is_root() {
+            println!("NOT RUN: both_variants_take_the_same_arguments: needs root");
+            return;
+        }
+        let netns = netns::Netns::create().unwrap();
+        let rules = b"*mangle\n:BULKHEAD-TEST - [0:0]\n-A BULKHEAD-TEST -j DROP\nCOMMIT\n";
+        for variant in ["iptables-nft", "iptables-legacy", "ip6tables-nft", "ip6tables-legacy"] {
+            let arguments = ["--noflush", "--wait", "10"];
+            match call(&format!("{variant}-restore"), &arguments, rules, Some(netns.as_fd())) {
+                Err(Error::Missing { program }) => {
+                    println!("NOT RUN: both_variants_take_the_same_arguments: {program} is not installed");
+                    continue;
+                }
+                other => drop(other.unwrap()),
+            }
+            let saved = call(&format!("{variant}-save"), &["-t", "mangle"], b"", Some(netns.as_fd())).unwrap();
+            assert!(String::from_utf8_lossy(&saved).contains("-A BULKHEAD-TEST -j DROP"), "{variant}");
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@
 //! | [`procfs`] | processes: cgroup, comm, exe, start time, capabilities, own memory and CPU |
 //! | [`iptables`] | apply and save rules through `iptables-restore` and `iptables-save` |
 //! | [`sysctl`], [`mounts`], [`caps`], [`rlimit`] | host settings |
+//! | [`trial`] | tries facilities of the kernel by using them on inert objects |
 //! | [`sock`], [`sched`], [`notify`], [`lock`], [`process`], [`memfd`] | sockets, threads, supervision |
 #![allow(unsafe_code)] // reason: this crate is the tree's wrapper around system calls
 #![deny(unsafe_op_in_unsafe_fn, missing_docs)]
