@@ -19,7 +19,7 @@ use crate::address;
 /// What to build.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
-    /// Host ends are named `<prefix>v0`, `<prefix>v1`, ...; at most 9 bytes.
+    /// Host ends are named `<prefix>v0`, `<prefix>v1`, ... (`u` for [`Attach::Direct`], to tell uplinks); at most 9 bytes.
     pub prefix: String,
     pub host: Host,
     pub bridges: Vec<Bridge>,
@@ -182,12 +182,16 @@ impl Plan {
         self.nodes.iter().map(|n| n.name.as_str()).chain(host)
     }
 
-    fn host_end(&self, number: usize) -> String {
-        format!("{}v{number}", self.prefix)
+    fn host_end(&self, number: usize, attach: &Attach) -> String {
+        let letter = match attach {
+            Attach::Bridge(_) | Attach::Macvlan(_) => 'v',
+            Attach::Direct { .. } => 'u',
+        };
+        format!("{}{letter}{number}", self.prefix)
     }
 
     fn is_host_end(&self, name: &str) -> bool {
-        let number = name.strip_prefix(self.prefix.as_str()).and_then(|rest| rest.strip_prefix('v'));
+        let number = name.strip_prefix(self.prefix.as_str()).and_then(|rest| rest.strip_prefix(['v', 'u']));
         number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
     }
 }
@@ -216,7 +220,8 @@ impl Fabric {
         for bridge in fabric.plan.bridges.clone() {
             netlink.create_bridge(&NewLink::named(&bridge.name))?;
             let index = index_of(&mut netlink, &bridge.name)?;
-            netlink.change_link(index, &LinkChange { up: Some(true), no_link_local: true, ..LinkChange::default() })?;
+            switch_on(&mut netlink, index, None)?;
+            netlink.add_address(index, ROUTER, 64, true)?;
             netlink.add_address(index, bridge.v4.into(), bridge.v4_bits, true)?;
             netlink.add_address(index, bridge.v6.into(), bridge.v6_bits, true)?;
         }
@@ -267,7 +272,7 @@ impl Fabric {
         let mut inside = Netlink::open_in(&netns)?;
         loopback_up(&mut inside)?;
         let bridge = |index: usize| self.plan.bridges.get(index).ok_or_else(|| FabricError::NoBridge(plan.name.clone()));
-        let host_end = self.plan.host_end(number);
+        let host_end = self.plan.host_end(number, &plan.attach);
         let (v4_bits, v6_bits, gateways) = match plan.attach {
             Attach::Bridge(index) | Attach::Macvlan(index) => {
                 let b = bridge(index)?;
@@ -276,7 +281,6 @@ impl Fabric {
             Attach::Direct { v4, v4_bits, v6, v6_bits } => (v4_bits, v6_bits, (v4, v6)),
         };
         let inner = NewLink { name: "eth0", netns: Some(netns.as_fd()), ..NewLink::default() };
-        let up = LinkChange { up: Some(true), no_link_local: true, ..LinkChange::default() };
         let host_link = match plan.attach {
             Attach::Macvlan(at) => {
                 let parent = index_of(netlink, &bridge(at)?.name)?;
@@ -287,20 +291,24 @@ impl Fabric {
                 let master = index_of(netlink, &bridge(at)?.name)?;
                 netlink.create_veth(&NewLink::named(&host_end), &inner)?;
                 let index = index_of(netlink, &host_end)?;
-                netlink.change_link(index, &LinkChange { master: Some(master), ..up })?;
+                switch_on(netlink, index, Some(master))?;
                 Some((host_end, index))
             }
-            Attach::Direct { v4, v4_bits, v6, v6_bits } => {
+            Attach::Direct { .. } => {
                 netlink.create_veth(&NewLink::named(&host_end), &inner)?;
                 let index = index_of(netlink, &host_end)?;
-                netlink.change_link(index, &up)?;
-                netlink.add_address(index, v4.into(), v4_bits, true)?;
-                netlink.add_address(index, v6.into(), v6_bits, true)?;
+                switch_on(netlink, index, None)?;
                 Some((host_end, index))
             }
         };
         let ifindex = index_of(&mut inside, "eth0")?;
-        inside.change_link(ifindex, &up)?;
+        switch_on(&mut inside, ifindex, None)?;
+        // Only now does the host end carry: an IPv6 address given to it before would stay silent.
+        if let (Attach::Direct { v4, v4_bits, v6, v6_bits }, Some((_, index))) = (&plan.attach, &host_link) {
+            netlink.add_address(*index, ROUTER, 64, true)?;
+            netlink.add_address(*index, (*v4).into(), *v4_bits, true)?;
+            netlink.add_address(*index, (*v6).into(), *v6_bits, true)?;
+        }
         inside.add_address(ifindex, plan.v4.into(), v4_bits, true)?;
         inside.add_address(ifindex, plan.v6.into(), v6_bits, true)?;
         let default =
@@ -321,6 +329,16 @@ impl Drop for Fabric {
         self.nodes.clear(); // lets go of the namespaces, which `clean` then unnames
         let _ = self.host.run(|| self.plan.clean()); // best effort: the next build of this plan cleans again
     }
+}
+
+/// The link-local address of the host on each of its links. The kernel asks for neighbours of forwarded IPv6 packets
+/// from a link-local address only (`ndisc_solicit`), and one that it makes itself is tentative for a second.
+const ROUTER: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
+
+/// In two requests: in one, the link comes up before it learns to make no link-local address.
+fn switch_on(netlink: &mut Netlink, index: u32, master: Option<u32>) -> Result<(), FabricError> {
+    netlink.change_link(index, &LinkChange { no_link_local: true, ..LinkChange::default() })?;
+    Ok(netlink.change_link(index, &LinkChange { master, up: Some(true), ..LinkChange::default() })?)
 }
 
 fn loopback_up(netlink: &mut Netlink) -> Result<(), FabricError> {
