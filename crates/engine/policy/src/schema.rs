@@ -14,7 +14,7 @@ pub fn json_schema() -> Value {
     schema["title"] = json!("Bulkhead configuration");
     // A file may say nothing, and a section's name may stand alone.
     schema["type"] = json!(["object", "null"]);
-    schema
+    published(schema)
 }
 
 /// The text of the schema, as committed.
@@ -41,7 +41,34 @@ pub(crate) fn paths_ending_with(key: &str) -> Vec<String> {
     found
 }
 
-/// Calls with the path and the key of each setting, in lexical order.
+/// Without what only the reference page needs, and with what the reader lets pass: a section's name alone, one value in
+/// place of a list. Keys in lexical order, whatever keeps the map.
+fn published(schema: Value) -> Value {
+    match schema {
+        Value::Object(mut map) => {
+            let is = |map: &serde_json::Map<String, Value>, kind: &str| map.get("type").is_some_and(|t| t == kind);
+            if is(&map, "object") && !map.contains_key("required") {
+                map.insert("type".to_owned(), json!(["object", "null"]));
+            }
+            if is(&map, "array") && map.get("items").is_some_and(|items| items["properties"].is_object()) {
+                map.insert("type".to_owned(), json!(["array", "null"]));
+            } else if is(&map, "array") {
+                let items = map.get("items").cloned().unwrap_or_default();
+                let mut list = serde_json::Map::from_iter([("type".to_owned(), json!(["array", "null"]))]);
+                list.extend(["items", "maxItems"].iter().filter_map(|key| map.remove_entry(*key)));
+                map.remove("type");
+                map.insert("anyOf".to_owned(), json!([list, items]));
+            }
+            let mut entries: Vec<(String, Value)> = map.into_iter().filter(|(key, _)| key != "x-order").collect();
+            entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+            Value::Object(entries.into_iter().map(|(key, value)| (key, published(value))).collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(published).collect()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => schema,
+    }
+}
+
+/// Calls with the path and the key of each setting.
 fn walk(path: &str, schema: &Value, visit: &mut impl FnMut(&str, &str)) {
     for (key, property) in properties(schema) {
         let below = join(path, key);
@@ -53,8 +80,10 @@ fn walk(path: &str, schema: &Value, visit: &mut impl FnMut(&str, &str)) {
     }
 }
 
-fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
-    schema.get("properties").and_then(Value::as_object).into_iter().flatten()
+/// In the order in which they are declared.
+fn properties(schema: &Value) -> impl Iterator<Item = (&str, &Value)> {
+    let order = schema.get("x-order").and_then(Value::as_array).into_iter().flatten();
+    order.filter_map(|key| key.as_str()).filter_map(|key| Some((key, schema.get("properties")?.get(key)?)))
 }
 
 fn join(path: &str, key: &str) -> String {
@@ -106,12 +135,14 @@ fn setting(page: &mut String, key: &str, property: &Value, parent: &Value, below
         let _ = write!(page, ", from {low} to {high}");
     }
     let _ = writeln!(page, "): {description}");
-    let words = property.get("x-words").or_else(|| property["items"].get("x-words"));
-    for (word, meaning) in words.and_then(Value::as_object).into_iter().flatten() {
-        let _ = writeln!(page, "  - `{word}`: {}", meaning.as_str().unwrap_or_default());
+    let with_words = [Some(property), property.get("items")].into_iter().flatten().find(|schema| schema.get("x-words").is_some());
+    for word in with_words.and_then(|schema| schema["enum"].as_array()).into_iter().flatten().filter_map(Value::as_str) {
+        let meaning = with_words.and_then(|schema| schema["x-words"][word].as_str()).unwrap_or_default();
+        let _ = writeln!(page, "  - `{word}`: {meaning}");
     }
     if let Some(Value::Object(defaults)) = property.get("default") {
-        for (name, value) in defaults {
+        let sorted: std::collections::BTreeMap<&String, &Value> = defaults.iter().collect();
+        for (name, value) in sorted {
             let _ = writeln!(page, "  - default `{name}`: `{}`", shown(value));
         }
     }

@@ -65,7 +65,10 @@ pub(crate) fn schema_of(doc: &[&str], fields: &[Field]) -> Value {
         properties.insert(field.key.clone(), schema);
     }
     let required: Vec<&String> = fields.iter().filter(|field| field.required).map(|field| &field.key).collect();
-    let mut schema = json!({"type": "object", "additionalProperties": false, "properties": properties, "description": prose(doc)});
+    // As declared: the order of a map is not to be relied on.
+    let order: Vec<&String> = fields.iter().map(|field| &field.key).collect();
+    let mut schema =
+        json!({"type": "object", "additionalProperties": false, "properties": properties, "x-order": order, "description": prose(doc)});
     if !required.is_empty() {
         schema["required"] = json!(required);
     }
