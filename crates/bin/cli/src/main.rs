@@ -1,1 +1,96 @@
-fn main() {}
+//! `bulkhead`: one program, one file for each verb. The verbs that look at or change what runs speak to the agent's API;
+//! those that need no agent (`rules`, `policy check`, `doctor`, `man` …) call the engines themselves.
+#![forbid(unsafe_code)]
+
+mod completions;
+mod context;
+mod coverage;
+mod down;
+mod event_text;
+mod events;
+mod failure;
+mod man;
+mod map;
+mod mode;
+mod output;
+mod policy;
+mod problems;
+mod reload;
+mod rules;
+mod status;
+mod table;
+mod units;
+mod version;
+mod why;
+mod workloads;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use context::Context;
+use failure::Exit;
+use output::Format;
+
+/// Inline protection for container traffic
+#[derive(Debug, Parser)]
+#[command(name = "bulkhead", version, propagate_version = true, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 ok, 1 findings, 2 usage or configuration, 3 degraded (cannot enforce), 4 internal.")]
+struct Cli {
+    /// How results are written
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
+
+    /// Where the agent listens
+    #[arg(long, global = true, value_name = "PATH", env = "BULKHEAD_SOCKET", default_value = bulkhead_api::DEFAULT_SOCKET)]
+    socket: PathBuf,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Status(status::Args),
+    Workloads(workloads::Args),
+    Events(events::Args),
+    Why(why::Args),
+    Mode(mode::Args),
+    Coverage(coverage::Args),
+    Policy(policy::Args),
+    Rules(rules::Args),
+    Reload(reload::Args),
+    Down(down::Args),
+    Version(version::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut context = Context::new(cli.output, cli.socket);
+    let result = match cli.verb {
+        Verb::Status(args) => status::run(&args, &mut context),
+        Verb::Workloads(args) => workloads::run(&args, &mut context),
+        Verb::Events(args) => events::run(&args, &mut context),
+        Verb::Why(args) => why::run(&args, &mut context),
+        Verb::Mode(args) => mode::run(&args, &mut context),
+        Verb::Coverage(args) => coverage::run(&args, &mut context),
+        Verb::Policy(args) => policy::run(&args, &mut context),
+        Verb::Rules(args) => rules::run(&args, &mut context),
+        Verb::Reload(args) => reload::run(&args, &mut context),
+        Verb::Down(args) => down::run(&args, &mut context),
+        Verb::Version(args) => version::run(&args, &mut context),
+        Verb::Completions(args) => completions::run(&args, Cli::command(), &mut context),
+        Verb::Man(args) => man::run(&args, Cli::command(), &mut context),
+    };
+    let result = result.and_then(|exit| context.out.flush().map(|()| exit));
+    result.unwrap_or_else(|failure| failure.report(context.out.format())).into()
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
