@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what a build (and, with --tests, the tests) needs on Debian 12, only if it is missing. Asks nothing.
-# Sourced by ./run and ./test: sets CARGO to a cargo of 1.95 or newer, and SUDO to what makes a command root's.
-set -euo pipefail
+# Installs what a build (and the tests) need on Debian 12, only if it is missing. Asks nothing. Sourced by ./run and
+# ./test: prepare_build and prepare_tests fail if something cannot be had; they set CARGO to a cargo of 1.95 or newer
+# and SUDO to what makes a command root's.
 
 CARGO_OLDEST=1.95
 
@@ -20,19 +20,19 @@ install_packages() {
     for package in "$@"; do
         dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
     done
-    [ ${#missing[@]} -eq 0 ] && return
+    [ ${#missing[@]} -eq 0 ] && return 0
     echo "installing: ${missing[*]}"
     if [ -n "$SUDO" ] && ! $SUDO true 2>/dev/null; then
         echo "cannot become root to install them: run as root, or with a sudo that asks no password" >&2
-        exit 1
+        return 1
     fi
-    $SUDO env DEBIAN_FRONTEND=noninteractive apt-get update -qq </dev/null
+    $SUDO env DEBIAN_FRONTEND=noninteractive apt-get update -qq </dev/null || return
     $SUDO env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null >/dev/null
 }
 
 prepare_build() {
     local candidate
-    install_packages gcc libc6-dev make clang-19 libelf-dev zlib1g-dev pkg-config iproute2 iptables kmod
+    install_packages gcc libc6-dev make clang-19 libelf-dev zlib1g-dev pkg-config iproute2 iptables kmod || return
     CARGO=""
     for candidate in cargo "${HOME:-/root}/.cargo/bin/cargo" /usr/local/cargo/bin/cargo; do
         if new_enough "$candidate"; then
@@ -42,17 +42,19 @@ prepare_build() {
     done
     if [ -z "$CARGO" ]; then
         # Debian's newer Rust; it takes the place of Debian's cargo and rustc where those are installed.
-        install_packages cargo-web rustc-web
+        install_packages cargo-web rustc-web || return
         CARGO=cargo
         hash -r
-        new_enough cargo || { echo "cargo $CARGO_OLDEST or newer is needed, and $(cargo --version) was found" >&2; exit 1; }
+        new_enough cargo || { echo "cargo $CARGO_OLDEST or newer is needed, and $(cargo --version) was found" >&2; return 1; }
     fi
     export CARGO
 }
 
 prepare_tests() {
-    prepare_build
-    install_packages docker.io busybox-static nftables tar
+    prepare_build || return
+    install_packages docker.io busybox-static nftables tar || return
     # rustfmt and clippy come with most toolchains; Debian has them apart.
-    "$CARGO" fmt --version >/dev/null 2>&1 && "$CARGO" clippy --version >/dev/null 2>&1 || install_packages rustfmt-web rust-clippy-web
+    if ! "$CARGO" fmt --version >/dev/null 2>&1 || ! "$CARGO" clippy --version >/dev/null 2>&1; then
+        install_packages rustfmt-web rust-web-clippy
+    fi
 }
