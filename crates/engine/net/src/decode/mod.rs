@@ -268,7 +268,7 @@ impl Decoder {
         tunnel::find(packet, &self.config)
     }
 
-    /// Decodes a datagram that `crate::defrag` put together. `like` is the fragment that completed it: the
+    /// Decodes a datagram that [`crate::defrag`] put together. `like` is the fragment that completed it: the
     /// link, VLAN and depth are taken from there. The IP header needs no check; transport checksums are
     /// verified unless they are ignored, for a fragment's sender cannot leave them to the hardware.
     pub fn datagram<'a>(&mut self, like: &Packet<'_>, datagram: &'a [u8]) -> Decoded<'a> {

@@ -35,7 +35,7 @@ pub enum Transport<'a> {
         spi: u32,
         sequence: u32,
     },
-    /// A fragment: no transport header until `crate::defrag` has put the datagram together.
+    /// A fragment: no transport header until [`crate::defrag`] has put the datagram together.
     Fragment,
     /// IPv6's "no next header".
     NoNextHeader,
