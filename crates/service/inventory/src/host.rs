@@ -253,10 +253,18 @@ impl Host {
 /// Namespaces that are open at the same time; a service may have as few as 1024 descriptors.
 const OPEN_MAX: usize = 128;
 
+/// That of the first process; where that may not be read (it takes `CAP_SYS_PTRACE` over it), of
+/// the kernel's threads, else our own.
 fn host_netns() -> Result<u64, String> {
-    // The agent may itself run in a namespace of its own; the host's is that of the first process.
-    procfs::Process { pid: 1 }.netns_inode().map_err(|error| format!("cannot see the host's network namespace: {error}"))
+    let of = |pid| procfs::Process { pid }.netns_inode().ok();
+    if let Some(inode) = of(1).or_else(|| of(KTHREADD)) {
+        return Ok(inode);
+    }
+    Netns::current().map(|netns| netns.inode()).map_err(|error| format!("the host's network namespace is out of reach: {error}"))
 }
+
+/// Parent of all kernel threads, which stay in the first namespace.
+const KTHREADD: u32 = 2;
 
 fn read_process(pid: u32) -> Option<Process> {
     let handle = procfs::Process { pid };

@@ -70,6 +70,7 @@ impl Inventory {
             engines,
             storages,
             host: Host::default(),
+            problem: None,
             counters: Counters::default(),
             clock: Clock::new(Instant::now()),
         };
@@ -246,6 +247,8 @@ struct Core {
     engines: Vec<Engine>,
     storages: Vec<(PathBuf, Storage)>,
     host: Host,
+    /// Of the last look.
+    problem: Option<String>,
     counters: Counters,
     clock: Clock,
 }
@@ -319,9 +322,11 @@ impl Core {
             if self.shared.hint.swap(false, Ordering::AcqRel) {
                 self.clock.hint(now);
             }
-            // Errors here mean that /proc or netlink is out of reach; the next look tries again.
-            if !pids.is_empty() && self.host.look_at(&pids).is_err() {
-                self.counters.unreadable += 1;
+            if !pids.is_empty()
+                && let Err(problem) = self.host.look_at(&pids)
+            {
+                self.problem = Some(problem);
+                self.clock.want(now);
             }
             if self.host.forget_dead() {
                 self.clock.want(now);
@@ -394,11 +399,11 @@ impl Core {
         for (_, storage) in &mut self.storages {
             storage.refresh();
         }
-        let seen = self.host.scan(depth, &claimed);
+        self.problem = self.host.scan(depth, &claimed).err();
         self.clock.looked(begun, self.config.scan_interval);
         self.counters.scans += 1;
         self.counters.scan_micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.counters.unreadable = self.host.unreadable + u64::from(seen.is_err());
+        self.counters.unreadable = self.host.unreadable;
         self.counters.scanned_beyond_cap = self.host.beyond_cap;
     }
 
@@ -416,10 +421,15 @@ impl Core {
         let mut state = self.shared.lock();
         let before = Arc::clone(&state.snapshot);
         let mut changes = Vec::new();
-        if before.revision == 0 || before.workloads != resolved.workloads || before.engines != engines {
+        if before.revision == 0 || before.workloads != resolved.workloads || before.engines != engines || before.problem != self.problem {
             changes = differences(&before.workloads, &resolved.workloads);
-            let snapshot = Snapshot { revision: before.revision + 1, workloads: resolved.workloads, engines, counters: self.counters };
-            state.snapshot = Arc::new(snapshot);
+            state.snapshot = Arc::new(Snapshot {
+                revision: before.revision + 1,
+                workloads: resolved.workloads,
+                engines,
+                problem: self.problem.clone(),
+                counters: self.counters,
+            });
             self.shared.published.notify_all();
         }
         self.counters.subscriber_overflows += state.tell(&changes);

@@ -15,6 +15,8 @@ pub struct Snapshot {
     pub workloads: Vec<Workload>,
     /// In the order of the configuration.
     pub engines: Vec<EngineStatus>,
+    /// Why the last look at the kernel failed, when it did: what is listed may be old or incomplete.
+    pub problem: Option<String>,
     /// As of this snapshot; [`crate::Inventory::counters`] has the newest.
     pub counters: Counters,
 }
