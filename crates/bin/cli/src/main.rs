@@ -5,6 +5,7 @@
 mod completions;
 mod context;
 mod coverage;
+mod doctor;
 mod down;
 mod event_text;
 mod events;
@@ -52,6 +53,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Doctor(doctor::Args),
     Status(status::Args),
     Workloads(workloads::Args),
     Events(events::Args),
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut context = Context::new(cli.output, cli.socket);
     let result = match cli.verb {
+        Verb::Doctor(args) => doctor::run(&args, &mut context),
         Verb::Status(args) => status::run(&args, &mut context),
         Verb::Workloads(args) => workloads::run(&args, &mut context),
         Verb::Events(args) => events::run(&args, &mut context),
