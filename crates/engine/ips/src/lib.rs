@@ -1,2 +1,26 @@
-//! Compile rules, prefilter, inspect.
+//! The IPS engine: rules compiled, packets judged.
+//!
+//! * [`Ruleset::compile`] makes an immutable rule set out of parsed rules.
+//! * [`Pipeline`] is one shard: [`Pipeline::packet`] reads top to bottom as a packet's life.
+//! * [`prefilter`] (first pass, carried state) and [`inspect`] (second pass, exact) are separate; the first can be
+//!   moved into a kernel without touching the second.
+//!
+//! Bytes, times and seeds come in; verdicts and events go out. An engine never learns what a workload is.
 #![forbid(unsafe_code)]
+
+mod detect;
+pub mod inspect;
+mod outcome;
+mod pcre;
+mod pipeline;
+pub mod prefilter;
+pub mod replay;
+mod rules;
+pub mod threshold;
+mod tls;
+
+pub use bulkhead_net::flow::{Direction, Endpoint, FlowEnd, Handshake, Origin, Tuple};
+pub use bulkhead_net::{ChecksumState, LinkType};
+pub use outcome::*;
+pub use pipeline::Pipeline;
+pub use rules::{Compilation, RuleId, RuleInfo, Ruleset, Source};

@@ -17,6 +17,9 @@ use crate::tree::Body;
 
 pub(crate) use args::Args;
 
+/// Reads an option's value.
+type Read = fn(&Args<'_>) -> Result<Body, Problem>;
+
 /// One line of the table.
 pub struct Keyword {
     /// Canonical, lower case.
@@ -25,7 +28,7 @@ pub struct Keyword {
     /// May stand only once in a rule.
     pub once: bool,
     /// `None`: known, not built.
-    pub(crate) read: Option<fn(&Args<'_>) -> Result<Body, Problem>>,
+    pub(crate) read: Option<Read>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +76,7 @@ static TABLE: LazyLock<Vec<&'static Keyword>> = LazyLock::new(|| {
     table
 });
 
-const fn keyword(name: &'static str, value: Value, once: bool, read: fn(&Args<'_>) -> Result<Body, Problem>) -> Keyword {
+const fn keyword(name: &'static str, value: Value, once: bool, read: Read) -> Keyword {
     Keyword { name, value, once, read: Some(read) }
 }
 

@@ -1,0 +1,512 @@
+//! What a flow remembers for detection, and the two passes over streams and packets.
+
+use std::net::IpAddr;
+
+use bulkhead_model::{BypassReason, WorkloadId};
+use bulkhead_net::decode::{Packet, Transport};
+use bulkhead_net::flow::Direction;
+use bulkhead_net::stream::{StreamEnd, StreamSink};
+use bulkhead_rules::tree::{BitsMode, PacketTest, Relation, TcpFlagsTest};
+
+use std::sync::Arc;
+
+use crate::inspect::{Buffer, Inspection};
+use crate::outcome::{PipelineConfig, Stats};
+use crate::prefilter::Carry;
+use crate::rules::{Compiled, Group, RuleId, RuleInfo, Ruleset};
+use crate::tls::RecordWalk;
+
+/// Rules of one direction that have shown their literal and wait for the rest.
+const PENDING_MAX: usize = 64;
+/// Flow bits of one flow.
+const FLOWBITS_MAX: usize = 128;
+/// Rules of one flow whose would-have-blocked alert is remembered.
+const WOULD_MAX: usize = 128;
+
+/// The flow table's state per flow.
+#[derive(Debug, Default)]
+pub(crate) struct FlowState {
+    pub zone: u32,
+    pub client: WorkloadId,
+    pub server: WorkloadId,
+    /// A rule took the flow away; every later packet is dropped while it is protected.
+    pub condemned: Option<Arc<RuleInfo>>,
+    /// The same in monitor mode, where the flow goes on.
+    pub would_be_condemned: bool,
+    pub alerted: bool,
+    pub bypassed: Option<BypassReason>,
+    /// To the server, to the client.
+    pub depth_reached: [bool; 2],
+    pub ip_only_done: [bool; 2],
+    pub tls: [RecordWalk; 2],
+    pub flowbits: Vec<u64>,
+    /// Keys of rules that would have blocked.
+    pub would: Vec<u64>,
+    /// Made when the first stream byte comes.
+    pub halves: Option<Box<[Half; 2]>>,
+    /// The rule set whose numbers `halves` holds.
+    pub generation: u64,
+}
+
+/// One direction of a stream.
+#[derive(Debug, Default)]
+pub(crate) struct Half {
+    carry: Carry,
+    /// The last bytes, as far as rules need them.
+    lookback: Vec<u8>,
+    /// Stream offset of the next byte.
+    next: u64,
+    pending: Vec<Pending>,
+    /// Rules that have matched, and the offset from which they may match again.
+    consumed: Vec<(RuleId, u64)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    rule: RuleId,
+    /// Stream offset at which its literal is out of reach.
+    until: u64,
+}
+
+impl FlowState {
+    /// Heap bytes of look-back, to be given back when the flow ends.
+    pub fn lookback_memory(&self) -> usize {
+        self.halves.as_ref().map_or(0, |halves| halves.iter().map(|half| half.lookback.capacity()).sum())
+    }
+
+    /// Numbers of another rule set mean nothing: what waits is forgotten, the bytes are kept.
+    pub fn renumber(&mut self, generation: u64) {
+        if self.generation != generation {
+            self.generation = generation;
+            if let Some(halves) = &mut self.halves {
+                for half in halves.iter_mut() {
+                    half.pending.clear();
+                    half.consumed.clear();
+                }
+            }
+            if self.bypassed == Some(BypassReason::NoRule) {
+                self.bypassed = None;
+            }
+        }
+    }
+
+    pub fn has_bit(&self, name: u64) -> bool {
+        self.flowbits.contains(&name)
+    }
+
+    /// False when the flow has too many.
+    pub fn set_bit(&mut self, name: u64) -> bool {
+        if !self.has_bit(name) {
+            if self.flowbits.len() >= FLOWBITS_MAX {
+                return false;
+            }
+            self.flowbits.push(name);
+        }
+        true
+    }
+
+    pub fn clear_bit(&mut self, name: u64) {
+        self.flowbits.retain(|bit| *bit != name);
+    }
+
+    /// Whether a would-have-blocked alert of this rule is the first of the flow.
+    pub fn first_would(&mut self, key: u64) -> bool {
+        if self.would.contains(&key) || self.would.len() >= WOULD_MAX {
+            return false;
+        }
+        self.would.push(key);
+        true
+    }
+}
+
+/// A rule whose contents hold. Whether its other conditions do is asked afterwards, in the rules' order.
+#[derive(Debug)]
+pub(crate) struct Matched {
+    pub rule: RuleId,
+    pub stream: bool,
+    pub excerpt: Vec<u8>,
+}
+
+/// Reused from packet to packet.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    pub matched: Vec<Matched>,
+    candidates: Vec<Candidate>,
+    /// By rule: the pass in which it became a candidate.
+    stamps: Vec<u32>,
+    stamp: u32,
+    /// A cap stood in the way of inspection in this packet.
+    pub cap_reached: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Candidate {
+    rule: RuleId,
+    /// Its literal is in the new bytes, or it has none.
+    fresh: bool,
+}
+
+impl Scratch {
+    pub fn begin(&mut self, rules: usize) {
+        self.matched.clear();
+        self.cap_reached = false;
+        if self.stamps.len() != rules {
+            self.stamps = vec![0; rules];
+            self.stamp = 0;
+        }
+    }
+
+    /// Forgets the candidates of the pass before.
+    fn begin_pass(&mut self) {
+        self.candidates.clear();
+        self.stamp = self.stamp.wrapping_add(1);
+        if self.stamp == 0 {
+            self.stamps.fill(0);
+            self.stamp = 1;
+        }
+    }
+
+    fn add(&mut self, rule: RuleId, fresh: bool) {
+        let stamp = &mut self.stamps[rule as usize];
+        if *stamp != self.stamp {
+            *stamp = self.stamp;
+            self.candidates.push(Candidate { rule, fresh });
+        }
+    }
+
+    /// First pass over one run of bytes.
+    fn prefilter(&mut self, groups: &[&Group; 3], carry: &Carry, bytes: &[u8], stats: &mut Stats) {
+        for group in groups {
+            let mut hits = 0;
+            group.prefilter.scan(carry, bytes, |number| {
+                hits += 1;
+                let owners = &group.owners[number as usize];
+                // All owners are added at once: a literal that repeats costs one look.
+                if owners.first().is_some_and(|first| self.stamps[*first as usize] != self.stamp) || owners.len() > 1 {
+                    for rule in owners {
+                        self.add(*rule, true);
+                    }
+                }
+            });
+            stats.prefilter_hits += hits;
+            for rule in &group.always {
+                self.add(*rule, true);
+            }
+        }
+    }
+}
+
+/// An end of the packet as rules see it: address, port, at home.
+pub(crate) type End = (IpAddr, u16, bool);
+
+/// Takes a stream's bytes as reassembly hands them out, and judges them at once.
+pub(crate) struct StreamInspector<'a> {
+    pub rules: &'a Ruleset,
+    pub config: &'a PipelineConfig,
+    pub client: End,
+    pub server: End,
+    pub halves: &'a mut Option<Box<[Half; 2]>>,
+    pub tls: &'a mut [RecordWalk; 2],
+    pub scratch: &'a mut Scratch,
+    pub stats: &'a mut Stats,
+    pub memory: &'a mut usize,
+}
+
+pub(crate) const fn index(dir: Direction) -> usize {
+    match dir {
+        Direction::ToServer => 0,
+        Direction::ToClient => 1,
+    }
+}
+
+impl StreamSink for StreamInspector<'_> {
+    fn data(&mut self, dir: Direction, offset: u64, bytes: &[u8]) {
+        if self.config.stream_depth > 0 && offset >= self.config.stream_depth {
+            return;
+        }
+        self.tls[index(dir)].push(bytes);
+        let (from, to) = match dir {
+            Direction::ToServer => (self.client, self.server),
+            Direction::ToClient => (self.server, self.client),
+        };
+        let groups = self.rules.stream_groups(dir, from.1, to.1);
+        if groups.iter().all(|group| group.is_empty()) {
+            return;
+        }
+        let half = &mut self.halves.get_or_insert_default()[index(dir)];
+        if half.next != offset {
+            half.skip_to(offset);
+        }
+        // First pass.
+        self.scratch.begin_pass();
+        self.scratch.prefilter(&groups, &half.carry, bytes, self.stats);
+        half.pending.retain(|pending| pending.until > offset);
+        for pending in &half.pending {
+            self.scratch.add(pending.rule, false);
+        }
+        // Second pass, on the new bytes and as many before them as the rules may need.
+        let lookback = groups.iter().map(|group| group.lookback).max().unwrap_or(0).min(self.config.lookback_bytes_max);
+        let before = half.lookback.capacity();
+        let joined = !self.scratch.candidates.is_empty() && !half.lookback.is_empty();
+        if joined {
+            half.lookback.extend_from_slice(bytes);
+        }
+        if !self.scratch.candidates.is_empty() {
+            self.scratch.candidates.sort_unstable();
+            let taken = if joined { std::mem::take(&mut half.lookback) } else { Vec::new() };
+            let window = if joined { taken.as_slice() } else { bytes };
+            let base = (offset + bytes.len() as u64).saturating_sub(window.len() as u64);
+            let view = View { window, base, fresh: window.len() - bytes.len(), lookback };
+            for at in 0..self.scratch.candidates.len() {
+                let candidate = self.scratch.candidates[at];
+                half.verify(self.rules.rule(candidate.rule), candidate, view, (from, to), self.config, self.scratch, self.stats);
+            }
+            half.lookback = taken;
+        }
+        half.remember(bytes, joined, lookback);
+        half.carry.push(bytes);
+        half.next = offset + bytes.len() as u64;
+        *self.memory = (*self.memory + half.lookback.capacity()).saturating_sub(before);
+        if *self.memory > self.config.lookback_memory_max {
+            *self.memory = self.memory.saturating_sub(half.lookback.capacity());
+            half.lookback = Vec::new();
+            self.stats.lookback_refused += 1;
+            self.scratch.cap_reached = true;
+        }
+    }
+
+    fn gap(&mut self, dir: Direction, offset: u64, len: u64) {
+        self.tls[index(dir)].give_up();
+        if let Some(halves) = self.halves {
+            halves[index(dir)].skip_to(offset + len);
+        }
+    }
+
+    fn end(&mut self, _dir: Direction, _how: StreamEnd) {}
+}
+
+/// Bytes that are looked at in the second pass.
+#[derive(Clone, Copy)]
+struct View<'a> {
+    window: &'a [u8],
+    /// Stream offset of the window.
+    base: u64,
+    /// Where the new bytes begin in it.
+    fresh: usize,
+    lookback: usize,
+}
+
+impl Half {
+    fn skip_to(&mut self, offset: u64) {
+        self.carry.clear();
+        self.lookback.clear();
+        self.pending.clear();
+        self.next = offset;
+    }
+
+    #[allow(clippy::too_many_arguments)] // Parts of the inspector, each borrowed apart.
+    fn verify(
+        &mut self,
+        rule: &Compiled,
+        candidate: Candidate,
+        view: View<'_>,
+        (from, to): (End, End),
+        config: &PipelineConfig,
+        scratch: &mut Scratch,
+        stats: &mut Stats,
+    ) {
+        let View { window, base, fresh, lookback } = view;
+        if rule.steps.reach.is_some_and(|reach| base + fresh as u64 >= reach) || !rule.header_matches(from, to) {
+            return;
+        }
+        let consumed = self.consumed.iter().position(|(id, _)| *id == candidate.rule);
+        let start =
+            consumed.map_or(0, |at| usize::try_from(self.consumed[at].1.saturating_sub(base)).unwrap_or(window.len())).min(window.len());
+        if !candidate.fresh && !rule.steps.touches(window, fresh) {
+            return;
+        }
+        stats.inspected += 1;
+        let buffer = Buffer { bytes: &window[start..], base: base + start as u64 };
+        let end_of_window = base + window.len() as u64;
+        match rule.steps.run(buffer) {
+            // A match among old bytes only is no news: a negated content has slid out of the window.
+            Inspection::Match { end } if start + end > fresh || rule.steps.needs_every_run() => {
+                stats.matched += 1;
+                let end = start + end;
+                let excerpt = window[end.saturating_sub(config.excerpt_bytes_max)..end].to_vec();
+                scratch.matched.push(Matched { rule: candidate.rule, stream: true, excerpt });
+                match consumed {
+                    Some(at) => self.consumed[at].1 = end_of_window,
+                    None => {
+                        self.consumed.retain(|(_, until)| *until > base);
+                        self.consumed.push((candidate.rule, end_of_window));
+                    }
+                }
+                self.pending.retain(|pending| pending.rule != candidate.rule);
+                return;
+            }
+            Inspection::Match { .. } | Inspection::NoMatch => {}
+            Inspection::Exhausted => {
+                stats.steps_exhausted += 1;
+                scratch.cap_reached = true;
+            }
+        }
+        if candidate.fresh && !rule.steps.is_single() {
+            let reach = rule.steps.span.unwrap_or(usize::MAX).min(lookback);
+            let until = end_of_window + reach as u64;
+            match self.pending.iter_mut().find(|pending| pending.rule == candidate.rule) {
+                Some(pending) => pending.until = until,
+                None => {
+                    if self.pending.len() >= PENDING_MAX {
+                        self.pending.remove(0);
+                        stats.pending_overflow += 1;
+                        scratch.cap_reached = true;
+                    }
+                    self.pending.push(Pending { rule: candidate.rule, until });
+                }
+            }
+        }
+    }
+
+    /// Keeps the last `lookback` bytes. `joined`: the new ones are in already.
+    fn remember(&mut self, bytes: &[u8], joined: bool, lookback: usize) {
+        if !joined {
+            if bytes.len() >= lookback {
+                self.lookback.clear();
+                self.lookback.extend_from_slice(&bytes[bytes.len() - lookback..]);
+                return;
+            }
+            self.lookback.extend_from_slice(bytes);
+        }
+        // Cutting at twice the length makes the moves cost less than the appends.
+        if self.lookback.len() > lookback.saturating_mul(2) {
+            self.lookback.drain(..self.lookback.len() - lookback);
+        }
+    }
+}
+
+/// A packet as rules see it.
+pub(crate) struct PacketView<'a, 'p> {
+    pub packet: &'a Packet<'p>,
+    pub from: End,
+    pub to: End,
+    /// `None` outside of flows.
+    pub dir: Option<Direction>,
+    /// Its payload went to a stream, where stream rules have seen it.
+    pub in_stream: bool,
+    pub first_in_direction: bool,
+}
+
+/// Both passes over one packet's own payload.
+pub(crate) fn inspect_packet(
+    rules: &Ruleset,
+    config: &PipelineConfig,
+    view: &PacketView<'_, '_>,
+    scratch: &mut Scratch,
+    stats: &mut Stats,
+) {
+    let packet = view.packet;
+    let class = crate::rules::ProtoClass::of(packet.proto());
+    let dir = view.dir.unwrap_or(Direction::ToServer);
+    let payload = packet.payload;
+    scratch.begin_pass();
+    let none = Carry::default();
+    scratch.prefilter(&rules.packet_groups(class, dir, view.from.1, view.to.1), &none, payload, stats);
+    if class == crate::rules::ProtoClass::Tcp && !view.in_stream {
+        scratch.prefilter(&rules.stream_groups(dir, view.from.1, view.to.1), &none, payload, stats);
+    }
+    scratch.candidates.sort_unstable();
+    for at in 0..scratch.candidates.len() {
+        let id = scratch.candidates[at].rule;
+        let rule = rules.rule(id);
+        // Without contents there is nothing to find in a stream; without payload nothing in a packet.
+        if (rule.ip_only && !view.first_in_direction)
+            || !rule.header_matches(view.from, view.to)
+            || !rule.packet.iter().all(|test| packet_test(test, packet))
+            || scratch.matched.iter().any(|matched| matched.rule == id)
+        {
+            continue;
+        }
+        let end = if rule.steps.is_empty() {
+            0
+        } else {
+            stats.inspected += 1;
+            match rule.steps.run(Buffer { bytes: payload, base: 0 }) {
+                Inspection::Match { end } => end,
+                Inspection::NoMatch => continue,
+                Inspection::Exhausted => {
+                    stats.steps_exhausted += 1;
+                    scratch.cap_reached = true;
+                    continue;
+                }
+            }
+        };
+        stats.matched += 1;
+        let end = if end == 0 { payload.len().min(config.excerpt_bytes_max) } else { end.min(payload.len()) };
+        let excerpt = payload[end.saturating_sub(config.excerpt_bytes_max)..end].to_vec();
+        scratch.matched.push(Matched { rule: id, stream: false, excerpt });
+    }
+}
+
+fn packet_test(test: &PacketTest, packet: &Packet<'_>) -> bool {
+    let tcp = packet.tcp();
+    let icmp = match &packet.transport {
+        Transport::Icmp(icmp) | Transport::Icmpv6(icmp) => Some(icmp),
+        Transport::Tcp(_)
+        | Transport::Udp(_)
+        | Transport::Sctp { .. }
+        | Transport::Gre { .. }
+        | Transport::Esp { .. }
+        | Transport::Fragment
+        | Transport::NoNextHeader
+        | Transport::Other => None,
+    };
+    match test {
+        PacketTest::Dsize(number) => number.matches(u32::try_from(packet.payload.len()).unwrap_or(u32::MAX)),
+        PacketTest::Flags(flags) => tcp.is_some_and(|tcp| flags_match(*flags, (tcp.flags.0 & 0xff) as u8)),
+        PacketTest::Seq(number) => tcp.is_some_and(|tcp| tcp.seq == *number),
+        PacketTest::Ack(number) => tcp.is_some_and(|tcp| tcp.ack == *number),
+        PacketTest::Window { negated, value } => tcp.is_some_and(|tcp| (tcp.window == *value) != *negated),
+        PacketTest::Itype(number) => icmp.is_some_and(|icmp| number.matches(u32::from(icmp.kind))),
+        PacketTest::Icode(number) => icmp.is_some_and(|icmp| number.matches(u32::from(icmp.code))),
+        PacketTest::IcmpId(number) => icmp.and_then(|icmp| icmp.echo).is_some_and(|(id, _)| id == *number),
+        PacketTest::IcmpSeq(number) => icmp.and_then(|icmp| icmp.echo).is_some_and(|(_, seq)| seq == *number),
+        PacketTest::Ttl(number) => number.matches(u32::from(packet.ip.ttl)),
+        PacketTest::Tos { negated, value } => (packet.ip.tos == *value) != *negated,
+        PacketTest::Id(number) => packet.ip.id == u32::from(*number),
+        PacketTest::SameIp => packet.src() == packet.dst(),
+        PacketTest::IpProto { relation, value } => related(*relation, packet.proto(), *value),
+        PacketTest::FragBits(bits) => {
+            let ip = &packet.ip;
+            let more = ip.fragment.is_some_and(|fragment| fragment.more);
+            let set = u8::from(more) | u8::from(ip.dont_fragment) << 1 | u8::from(ip.reserved_bit) << 2;
+            bits_match(bits.mode, set, bits.value)
+        }
+        PacketTest::FragOffset { relation, value } => {
+            let units = packet.ip.fragment.map_or(0, |fragment| fragment.offset / 8);
+            u16::try_from(units).is_ok_and(|units| related(*relation, units, *value))
+        }
+    }
+}
+
+fn flags_match(test: TcpFlagsTest, flags: u8) -> bool {
+    bits_match(test.mode, flags & !test.ignored, test.value & !test.ignored)
+}
+
+const fn bits_match(mode: BitsMode, set: u8, value: u8) -> bool {
+    match mode {
+        BitsMode::Exact => set == value,
+        BitsMode::All => set & value == value,
+        BitsMode::Any => set & value != 0,
+        BitsMode::Not => set & value != value,
+    }
+}
+
+fn related<T: Ord>(relation: Relation, found: T, value: T) -> bool {
+    match relation {
+        Relation::Equal => found == value,
+        Relation::NotEqual => found != value,
+        Relation::Less => found < value,
+        Relation::Greater => found > value,
+    }
+}

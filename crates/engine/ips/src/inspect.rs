@@ -1,0 +1,629 @@
+//! Second pass: does a rule hold on a buffer. Exact, with the reference engine's meaning of each keyword
+//! (`detect-engine-content-inspection.c`), and bounded: a rule may take [`STEPS_MAX`] steps on one buffer.
+
+use bulkhead_rules::signature::{ContentMatch, Match};
+use bulkhead_rules::tree::{Amount, Base, ByteExtract, ByteJump, ByteTest, ByteValue, Comparison, Endian, IsDataAt, NumberTest};
+use memchr::memmem;
+
+use crate::pcre::{self, Pattern};
+
+/// Suricata's `inspection-recursion-limit`.
+pub const STEPS_MAX: u32 = 3_000;
+/// Names that byte_extract may set in one rule.
+const NAMES_MAX: usize = 16;
+
+/// The matches of one buffer of one rule, ready to run.
+#[derive(Debug)]
+pub struct Steps {
+    steps: Vec<Step>,
+    /// Bytes from the first matched byte to the last at most, `None` without bound.
+    pub span: Option<usize>,
+    /// No byte at or after this offset of the buffer can be part of a match, `None` without bound.
+    pub reach: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Step {
+    action: Action,
+    /// The step after this one begins where this one ended: try again further on when it fails.
+    relative_next: bool,
+}
+
+#[derive(Debug)]
+enum Action {
+    Content(Content),
+    Pcre(Pattern),
+    IsDataAt(IsDataAt, Option<u8>),
+    ByteTest(ByteTest, [Option<u8>; 3]),
+    ByteJump(ByteJump, [Option<u8>; 3]),
+    ByteExtract(ByteExtract, u8),
+    Bsize(NumberTest),
+}
+
+#[derive(Debug)]
+struct Content {
+    /// Lower case when `nocase`.
+    bytes: Vec<u8>,
+    finder: Option<memmem::Finder<'static>>,
+    negated: bool,
+    nocase: bool,
+    ends_with: bool,
+    relative: bool,
+    offset: Position,
+    /// From the start of the buffer, `offset` included.
+    depth: Option<Position>,
+    distance: Position,
+    within: Option<Position>,
+}
+
+/// A number, or the value of a name.
+#[derive(Debug, Clone, Copy)]
+enum Position {
+    Number(i64),
+    Name(u8),
+}
+
+/// What is looked at: a piece of a stream, or a whole packet's payload (`base` 0).
+#[derive(Debug, Clone, Copy)]
+pub struct Buffer<'a> {
+    pub bytes: &'a [u8],
+    /// Offset in the stream of the first byte.
+    pub base: u64,
+}
+
+/// Result of running the steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inspection {
+    /// Where the furthest match ends, counted in the buffer's bytes.
+    Match {
+        end: usize,
+    },
+    NoMatch,
+    /// [`STEPS_MAX`] was reached: no match was found until then.
+    Exhausted,
+}
+
+impl Steps {
+    /// Compiles one buffer's matches. The error is for the rule's author.
+    pub fn new(matches: &[Match]) -> Result<Self, String> {
+        let mut names: Vec<String> = Vec::new();
+        let mut steps = Vec::with_capacity(matches.len());
+        for (index, found) in matches.iter().enumerate() {
+            let relative_next = matches.get(index + 1).is_some_and(Match::is_relative);
+            let action = match found {
+                Match::Content(content) => Action::Content(Content::new(content, &names)?),
+                Match::Pcre(pcre) => Action::Pcre(pcre::compile(pcre)?),
+                Match::IsDataAt(at) => Action::IsDataAt(at.clone(), name_of(&at.at, &names)?),
+                Match::ByteTest(test) => {
+                    let value = match &test.value {
+                        ByteValue::Number(_) => None,
+                        ByteValue::Name(name) => Some(index_of(name, &names)?),
+                    };
+                    Action::ByteTest(test.clone(), [name_of(&test.count, &names)?, name_of(&test.offset, &names)?, value])
+                }
+                Match::ByteJump(jump) => {
+                    let indexes = [name_of(&jump.count, &names)?, name_of(&jump.offset, &names)?, name_of(&jump.post_offset, &names)?];
+                    Action::ByteJump(jump.clone(), indexes)
+                }
+                Match::ByteExtract(extract) => {
+                    if !names.contains(&extract.name) {
+                        names.push(extract.name.clone());
+                    }
+                    if names.len() > NAMES_MAX {
+                        return Err(format!("a rule sets more than {NAMES_MAX} names"));
+                    }
+                    Action::ByteExtract(extract.clone(), index_of(&extract.name, &names)?)
+                }
+                Match::Bsize(test) => Action::Bsize(*test),
+            };
+            steps.push(Step { action, relative_next });
+        }
+        let span = span(matches);
+        let reach = reach(matches);
+        Ok(Self { steps, span, reach })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Whether something else than literals decides: then no literal in new bytes is needed for a new match.
+    pub fn needs_every_run(&self) -> bool {
+        self.steps.iter().any(|step| !matches!(step.action, Action::Content(_)))
+    }
+
+    /// One literal, which is there or is not: nothing to wait for.
+    pub fn is_single(&self) -> bool {
+        self.steps.len() == 1 && matches!(self.steps[0].action, Action::Content(_))
+    }
+
+    /// Whether bytes from `fresh` on can have completed a match: one of the literals ends there, or something
+    /// else than literals decides.
+    pub fn touches(&self, window: &[u8], fresh: usize) -> bool {
+        self.steps.iter().any(|step| match &step.action {
+            Action::Content(content) => {
+                !content.negated && content.find(&window[(fresh + 1).saturating_sub(content.bytes.len()).min(window.len())..]).is_some()
+            }
+            Action::Pcre(_)
+            | Action::IsDataAt(..)
+            | Action::ByteTest(..)
+            | Action::ByteJump(..)
+            | Action::ByteExtract(..)
+            | Action::Bsize(_) => true,
+        })
+    }
+
+    pub fn run(&self, buffer: Buffer<'_>) -> Inspection {
+        let mut run = Run { buffer, names: [0; NAMES_MAX], left: STEPS_MAX, end: 0 };
+        if run.from(&self.steps, 0) {
+            Inspection::Match { end: run.end }
+        } else if run.left == 0 {
+            Inspection::Exhausted
+        } else {
+            Inspection::NoMatch
+        }
+    }
+}
+
+impl Content {
+    fn new(content: &ContentMatch, names: &[String]) -> Result<Self, String> {
+        let position = |amount: &Option<Amount>| -> Result<Option<Position>, String> {
+            amount.as_ref().map(|amount| Position::new(amount, names)).transpose()
+        };
+        let bytes = if content.nocase { content.bytes.to_ascii_lowercase() } else { content.bytes.clone() };
+        let finder = (!content.nocase).then(|| memmem::Finder::new(&bytes).into_owned());
+        let offset = position(&content.offset)?.unwrap_or(Position::Number(0));
+        let depth = if content.starts_with { Some(Position::Number(bytes.len() as i64)) } else { position(&content.depth)? };
+        Ok(Self {
+            finder,
+            negated: content.negated,
+            nocase: content.nocase,
+            ends_with: content.ends_with,
+            relative: content.is_relative(),
+            offset,
+            depth,
+            distance: position(&content.distance)?.unwrap_or(Position::Number(0)),
+            within: position(&content.within)?,
+            bytes,
+        })
+    }
+
+    /// First place of the literal in `window`.
+    fn find(&self, window: &[u8]) -> Option<usize> {
+        match &self.finder {
+            Some(finder) => finder.find(window),
+            None => find_nocase(window, &self.bytes),
+        }
+    }
+
+    fn equals(&self, bytes: &[u8]) -> bool {
+        if self.nocase { bytes.eq_ignore_ascii_case(&self.bytes) } else { bytes == self.bytes.as_slice() }
+    }
+}
+
+/// `needle` is lower case. SIMD for its first byte in both cases, then a comparison.
+fn find_nocase(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    let (first, last_start) = (*needle.first()?, haystack.len().checked_sub(needle.len())?);
+    let mut at = 0;
+    while at <= last_start {
+        at += memchr::memchr2(first, first.to_ascii_uppercase(), &haystack[at..=last_start])?;
+        if haystack[at..at + needle.len()].eq_ignore_ascii_case(needle) {
+            return Some(at);
+        }
+        at += 1;
+    }
+    None
+}
+
+impl Position {
+    fn new(amount: &Amount, names: &[String]) -> Result<Self, String> {
+        Ok(match amount {
+            Amount::Number(number) => Self::Number(i64::from(*number)),
+            Amount::Name(name) => Self::Name(index_of(name, names)?),
+        })
+    }
+
+    fn value(self, names: &[u64; NAMES_MAX]) -> i64 {
+        match self {
+            Self::Number(number) => number,
+            Self::Name(index) => i64::try_from(names[usize::from(index)]).unwrap_or(i64::MAX / 4).min(i64::MAX / 4),
+        }
+    }
+}
+
+struct Run<'a> {
+    buffer: Buffer<'a>,
+    names: [u64; NAMES_MAX],
+    left: u32,
+    /// Of the match so far.
+    end: usize,
+}
+
+impl Run<'_> {
+    /// Whether all steps hold. `previous`: where the match before ended, in the buffer's bytes.
+    fn from(&mut self, steps: &[Step], previous: usize) -> bool {
+        let Some((step, rest)) = steps.split_first() else { return true };
+        if self.left == 0 {
+            return false;
+        }
+        self.left -= 1;
+        let bytes = self.buffer.bytes;
+        match &step.action {
+            Action::Content(content) => self.content(content, step.relative_next, rest, previous),
+            Action::Pcre(pattern) => self.pattern(pattern, step.relative_next, rest, previous),
+            Action::IsDataAt(at, name) => {
+                let offset = self.amount(&at.at, *name);
+                let from = if at.relative { previous as i64 } else { -(self.buffer.base.min(i64::MAX as u64 / 4) as i64) };
+                let there = from.saturating_add(offset) < bytes.len() as i64;
+                there != at.negated && self.from(rest, previous)
+            }
+            Action::ByteTest(test, names) => self.byte_test(test, names, previous) && self.from(rest, previous),
+            Action::ByteJump(jump, names) => match self.byte_jump(jump, names, previous) {
+                Some(end) => self.from(rest, end),
+                None => false,
+            },
+            Action::ByteExtract(extract, name) => match self.byte_extract(extract, previous) {
+                Some((value, end)) => {
+                    self.names[usize::from(*name)] = value;
+                    self.from(rest, end)
+                }
+                None => false,
+            },
+            Action::Bsize(test) => test.matches(u32::try_from(bytes.len()).unwrap_or(u32::MAX)) && self.from(rest, previous),
+        }
+    }
+
+    fn content(&mut self, content: &Content, relative_next: bool, rest: &[Step], previous: usize) -> bool {
+        let bytes = self.buffer.bytes;
+        let size = bytes.len() as i64;
+        let length = content.bytes.len();
+        let base = self.buffer.base.min(i64::MAX as u64 / 4) as i64;
+        // Window in the buffer's bytes.
+        let (mut low, mut high) = if content.relative {
+            let distance = content.distance.value(&self.names);
+            let low = previous as i64 + distance;
+            let high = content.within.map_or(size, |within| previous as i64 + distance.saturating_add(within.value(&self.names)));
+            (low.max(0), high.min(size))
+        } else {
+            let offset = content.offset.value(&self.names);
+            let high = content.depth.map_or(size, |depth| offset.saturating_add(depth.value(&self.names)) - base);
+            ((offset - base).max(0), high.min(size))
+        };
+        if content.ends_with {
+            if high < size {
+                return content.negated && self.from(rest, previous);
+            }
+            low = low.max(size - length as i64);
+        }
+        high = high.max(0);
+        if low > high || high - low < length as i64 {
+            // There is no room for it: a negated content holds.
+            return content.negated && self.from(rest, previous);
+        }
+        let (mut low, high) = (low as usize, high as usize);
+        loop {
+            let window = &bytes[low..high];
+            let found = if content.ends_with {
+                (window.len() >= length && content.equals(&window[window.len() - length..])).then(|| window.len() - length)
+            } else {
+                content.find(window)
+            };
+            let Some(place) = found else {
+                return content.negated && self.from(rest, previous);
+            };
+            if content.negated {
+                return false;
+            }
+            let end = low + place + length;
+            let before = self.end;
+            self.end = before.max(end);
+            if self.from(rest, end) {
+                return true;
+            }
+            self.end = before;
+            // Only what relates to this place may hold for another one.
+            if !relative_next || self.left == 0 {
+                return false;
+            }
+            self.left = self.left.saturating_sub(1);
+            low += place + 1;
+            if high.saturating_sub(low) < length {
+                return false;
+            }
+        }
+    }
+
+    fn pattern(&mut self, pattern: &Pattern, relative_next: bool, rest: &[Step], previous: usize) -> bool {
+        let bytes = self.buffer.bytes;
+        let start = if pattern.relative { previous.min(bytes.len()) } else { 0 };
+        if pattern.anchored && !pattern.relative && self.buffer.base > 0 {
+            return pattern.negated && self.from(rest, previous);
+        }
+        let mut low = start;
+        loop {
+            let Some(found) = bytes.get(low..).and_then(|window| pattern.regex.find(window)) else {
+                return pattern.negated && low == start && self.from(rest, previous);
+            };
+            if pattern.negated {
+                return false;
+            }
+            let end = low + found.end();
+            let before = self.end;
+            self.end = before.max(end);
+            if self.from(rest, end) {
+                return true;
+            }
+            self.end = before;
+            if !relative_next || self.left == 0 {
+                return false;
+            }
+            // A search of the rest may cost as much as the first: charge it.
+            self.left = self.left.saturating_sub(16);
+            low += found.start() + 1;
+        }
+    }
+
+    fn amount(&self, amount: &Amount, name: Option<u8>) -> i64 {
+        match (amount, name) {
+            (Amount::Number(number), _) => i64::from(*number),
+            (Amount::Name(_), Some(index)) => Position::Name(index).value(&self.names),
+            (Amount::Name(_), None) => 0,
+        }
+    }
+
+    /// Bytes `count` at `offset`, from `previous` when relative.
+    fn read(&self, count: i64, offset: i64, relative: bool, previous: usize, base: Base) -> Option<(u64, usize)> {
+        let start = if relative { previous as i64 } else { -(self.buffer.base.min(i64::MAX as u64 / 4) as i64) }.checked_add(offset)?;
+        let start = usize::try_from(start).ok()?;
+        let available = self.buffer.bytes.get(start..)?;
+        match base {
+            Base::Binary(endian) => {
+                let count = usize::try_from(count).ok().filter(|count| (1..=8).contains(count))?;
+                let raw = available.get(..count)?;
+                let fold = |value: u64, byte: &u8| value << 8 | u64::from(*byte);
+                let value = match endian {
+                    Endian::Big => raw.iter().fold(0, fold),
+                    Endian::Little => raw.iter().rev().fold(0, fold),
+                };
+                Some((value, start + count))
+            }
+            Base::Hex | Base::Decimal | Base::Octal => {
+                let most = if count == 0 { 23.min(available.len()) } else { usize::try_from(count).ok()? };
+                let text = available.get(..most)?;
+                let radix = match base {
+                    Base::Hex => 16,
+                    Base::Octal => 8,
+                    Base::Decimal | Base::Binary(_) => 10,
+                };
+                let blank = text.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+                let digits = text.get(blank..)?;
+                let digits = if radix == 16 { digits.strip_prefix(b"0x").unwrap_or(digits) } else { digits };
+                let used = digits.iter().take_while(|byte| (**byte as char).is_digit(radix)).count();
+                if used == 0 {
+                    return None;
+                }
+                let value = digits[..used].iter().try_fold(0u64, |value, byte| {
+                    value.checked_mul(u64::from(radix))?.checked_add(u64::from((*byte as char).to_digit(radix)?))
+                })?;
+                let end = if count == 0 { text.len() - digits.len() + used } else { most };
+                Some((value, start + end))
+            }
+        }
+    }
+
+    fn byte_test(&self, test: &ByteTest, names: &[Option<u8>; 3], previous: usize) -> bool {
+        let (count, offset) = (self.amount(&test.count, names[0]), self.amount(&test.offset, names[1]));
+        let Some((value, _)) = self.read(count, offset, test.relative, previous, test.base) else { return false };
+        let value = masked(value, test.bitmask);
+        let wanted = match (&test.value, names[2]) {
+            (ByteValue::Number(number), _) => *number,
+            (ByteValue::Name(_), Some(index)) => self.names[usize::from(index)],
+            (ByteValue::Name(_), None) => 0,
+        };
+        let holds = match test.comparison {
+            Comparison::Less => value < wanted,
+            Comparison::Greater => value > wanted,
+            Comparison::Equal => value == wanted,
+            Comparison::LessOrEqual => value <= wanted,
+            Comparison::GreaterOrEqual => value >= wanted,
+            Comparison::And => value & wanted != 0,
+            Comparison::Or => value ^ wanted != 0,
+        };
+        holds != test.negated
+    }
+
+    fn byte_jump(&self, jump: &ByteJump, names: &[Option<u8>; 3], previous: usize) -> Option<usize> {
+        let (count, offset) = (self.amount(&jump.count, names[0]), self.amount(&jump.offset, names[1]));
+        let (value, after) = if count == 0 && matches!(jump.base, Base::Binary(_)) {
+            (0, usize::try_from(if jump.relative { previous as i64 } else { 0 } + offset).ok()?)
+        } else {
+            self.read(count, offset, jump.relative, previous, jump.base)?
+        };
+        let mut distance = masked(value, jump.bitmask).checked_mul(u64::from(jump.multiplier))?;
+        if jump.align {
+            distance = distance.checked_next_multiple_of(4)?;
+        }
+        let distance = i64::try_from(distance).ok()?;
+        let from = if jump.from_beginning {
+            0
+        } else if jump.from_end {
+            self.buffer.bytes.len() as i64
+        } else {
+            after as i64
+        };
+        let post = self.amount(&jump.post_offset, names[2]);
+        let to = usize::try_from(from.checked_add(distance)?.checked_add(post)?).ok()?;
+        (to < self.buffer.bytes.len()).then_some(to)
+    }
+
+    fn byte_extract(&self, extract: &ByteExtract, previous: usize) -> Option<(u64, usize)> {
+        let (value, end) = self.read(i64::from(extract.count), i64::from(extract.offset), extract.relative, previous, extract.base)?;
+        let mut value = masked(value, extract.bitmask).checked_mul(u64::from(extract.multiplier))?;
+        if extract.align > 0 {
+            value = value.checked_next_multiple_of(u64::from(extract.align))?;
+        }
+        Some((value, end))
+    }
+}
+
+/// The bits of the mask, moved down by its trailing zeros.
+const fn masked(value: u64, mask: u64) -> u64 {
+    if mask == 0 { value } else { (value & mask) >> mask.trailing_zeros() }
+}
+
+fn name_of(amount: &Amount, names: &[String]) -> Result<Option<u8>, String> {
+    match amount {
+        Amount::Number(_) => Ok(None),
+        Amount::Name(name) => index_of(name, names).map(Some),
+    }
+}
+
+fn index_of(name: &str, names: &[String]) -> Result<u8, String> {
+    names.iter().position(|known| known == name).map(|index| index as u8).ok_or_else(|| format!("`{name}` is not set in this buffer"))
+}
+
+/// Upper bound of the bytes between the first and the last byte of a match.
+fn span(matches: &[Match]) -> Option<usize> {
+    let mut total = 0usize;
+    let mut positive = 0;
+    for found in matches {
+        let Match::Content(content) = found else { return None };
+        let length = content.bytes.len();
+        if content.negated {
+            continue;
+        }
+        positive += 1;
+        total += match (&content.within, positive) {
+            (_, 1) => length,
+            (Some(Amount::Number(within)), _) => {
+                let distance = match &content.distance {
+                    None => 0,
+                    Some(Amount::Number(distance)) => *distance,
+                    Some(Amount::Name(_)) => return None,
+                };
+                usize::try_from(distance.unsigned_abs()).ok()? + usize::try_from(*within).ok()?
+            }
+            _ => return None,
+        };
+    }
+    // Negated contents look at what was before too.
+    let negated = matches.iter().any(|found| matches!(found, Match::Content(content) if content.negated));
+    (!negated).then_some(total)
+}
+
+/// Where the last byte of a match can stand at most.
+fn reach(matches: &[Match]) -> Option<u64> {
+    let mut furthest = 0u64;
+    for found in matches {
+        let Match::Content(content) = found else { return None };
+        if content.negated {
+            continue;
+        }
+        let length = content.bytes.len() as u64;
+        let here = if content.starts_with {
+            length
+        } else {
+            let number = |amount: &Option<Amount>| match amount {
+                None => Some(0),
+                Some(Amount::Number(number)) => Some(u64::from(number.unsigned_abs())),
+                Some(Amount::Name(_)) => None,
+            };
+            if content.is_relative() {
+                content.within.as_ref()?;
+                furthest + number(&content.distance)? + number(&content.within)?
+            } else {
+                content.depth.as_ref()?;
+                number(&content.offset)? + number(&content.depth)?
+            }
+        };
+        furthest = furthest.max(here);
+    }
+    Some(furthest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(options: &str, text: &[u8]) -> bool {
+        run_at(options, text, 0)
+    }
+
+    fn run_at(options: &str, text: &[u8], base: u64) -> bool {
+        let file = bulkhead_rules::parse(&format!("alert tcp any any -> any any (msg:\"m\"; {options} sid:1;)"));
+        assert_eq!(file.counts.loaded, 1, "{:?}", file.diagnostics);
+        let steps = Steps::new(&file.rules[0].signature.buffers[0].matches).unwrap();
+        matches!(steps.run(Buffer { bytes: text, base }), Inspection::Match { .. })
+    }
+
+    #[test]
+    fn positions_mean_what_the_guide_says() {
+        assert!(run(r#"content:"def"; offset:3; depth:3;"#, b"abcdefghij"));
+        assert!(!run(r#"content:"def"; offset:4; depth:3;"#, b"abcdefghij"));
+        assert!(!run(r#"content:"def"; depth:5;"#, b"abcdefghij"));
+        assert!(run(r#"content:"abc"; content:"def"; distance:0; within:3;"#, b"abcdef"));
+        assert!(!run(r#"content:"abc"; content:"klm"; within:9;"#, b"abcdefghijklm"));
+        assert!(run(r#"content:"abc"; content:"jkl"; within:9;"#, b"abcdefghijklm"));
+        assert!(run(r#"content:"abc"; content:"xyz"; distance:1; within:3;"#, b"abc_xyz"));
+        assert!(!run(r#"content:"abc"; content:"xyz"; distance:1; within:3;"#, b"abc__xyz"));
+        assert!(run(r#"content:"def"; content:"abc"; distance:-6; within:3;"#, b"abcdef"));
+        assert!(run(r#"content:"abc"; startswith;"#, b"abcd") && !run(r#"content:"bcd"; startswith;"#, b"abcd"));
+        assert!(run(r#"content:"bcd"; endswith;"#, b"abcd") && !run(r#"content:"abc"; endswith;"#, b"abcd"));
+        assert!(run(r#"content:"ABC"; nocase;"#, b"xxabcxx") && !run(r#"content:"ABC";"#, b"xxabcxx"));
+        assert!(run(r#"content:"abc"; content:!"def"; distance:0;"#, b"defabc") && !run(r#"content:"abc"; content:!"def";"#, b"defabc"));
+        assert!(run(r#"content:!"GET"; depth:3;"#, b"PUT GET") && !run(r#"content:!"GET"; depth:3;"#, b"GET"));
+        assert!(!run(r#"content:!"abcdef"; content:"zzz";"#, b"abc") && run(r#"content:!"abcdef"; content:"a";"#, b"abc"));
+    }
+
+    #[test]
+    fn a_relative_match_that_fails_is_tried_further_on() {
+        assert!(run(r#"content:"ab"; content:"c"; distance:0; within:1;"#, b"ab ab abc"));
+        assert!(run(r#"content:"a"; content:"b"; within:1; content:"c"; within:1;"#, b"ab abx abc"));
+        assert!(run(r#"pcre:"/a./"; content:"z"; within:1;"#, b"ab ac adz"));
+        assert!(run(r#"content:"k="; pcre:"/^[0-9]{4}/R";"#, b"k=x k=12 k=1234"));
+    }
+
+    #[test]
+    fn numbers_are_read_from_bytes_and_text() {
+        assert!(
+            run(r#"content:"L"; byte_test:2,>,255,0,relative;"#, b"L\x01\x00")
+                && !run(r#"content:"L"; byte_test:2,>,256,0,relative;"#, b"L\x01\x00")
+        );
+        assert!(run(r#"byte_test:2,=,1,0,little;"#, b"\x01\x00"));
+        assert!(run(r#"content:"n="; byte_test:4,=,0x1f,0,relative,string,hex;"#, b"n=001f"));
+        assert!(run(r#"content:"L"; byte_jump:1,0,relative; content:"x"; within:1;"#, b"L\x03abcx"));
+        assert!(run(r#"byte_extract:1,0,len; content:"end"; offset:len; depth:3;"#, b"\x05abcdend"));
+        assert!(run(r#"content:"a"; isdataat:2,relative;"#, b"abcd") && !run(r#"content:"a"; isdataat:2,relative;"#, b"abc"));
+        assert!(run(r#"content:"a"; isdataat:!1,relative;"#, b"xab"));
+        assert!(run(r#"byte_test:1,&,0x80,0;"#, b"\x81") && run(r#"byte_test:1,!&,0x80,0;"#, b"\x01"));
+    }
+
+    #[test]
+    fn positions_of_a_stream_count_from_its_start() {
+        assert!(run_at(r#"content:"abc"; offset:10; depth:5;"#, b"xabc", 10));
+        assert!(!run_at(r#"content:"abc"; depth:5;"#, b"abc", 10));
+        assert!(!run_at(r#"content:"abc"; startswith;"#, b"abc", 1));
+        assert!(!run_at(r#"pcre:"/^abc/";"#, b"abc", 1) && run_at(r#"pcre:"/^abc/";"#, b"abc", 0));
+    }
+
+    #[test]
+    fn hostile_repetition_ends() {
+        let text = b"ab".repeat(32 * 1024);
+        assert!(!run(
+            r#"content:"a"; content:"b"; distance:0; content:"a"; distance:0; content:"b"; distance:0; content:"c"; distance:0;"#,
+            &text
+        ));
+    }
+
+    #[test]
+    fn bounds_of_a_rule_are_known() {
+        let steps = |options: &str| {
+            let file = bulkhead_rules::parse(&format!("alert tcp any any -> any any (msg:\"m\"; {options} sid:1;)"));
+            let steps = Steps::new(&file.rules[0].signature.buffers[0].matches).unwrap();
+            (steps.span, steps.reach)
+        };
+        assert_eq!(steps(r#"content:"abc";"#), (Some(3), None));
+        assert_eq!(steps(r#"content:"abc"; depth:10; content:"d"; distance:2; within:4;"#), (Some(9), Some(16)));
+        assert_eq!(steps(r#"content:"abc"; content:"d";"#), (None, None));
+    }
+}

@@ -1,0 +1,310 @@
+//! What goes into the pipeline and what comes out: plain data, no strings built on the packet's way.
+
+use std::sync::Arc;
+
+use bulkhead_model::{BypassReason, DropReason, Timestamp, Verdict, WorkloadId};
+use bulkhead_net::decode::DecodeEvent;
+use bulkhead_net::flow::{Counts, Direction, Endpoint, FlowEnd};
+use bulkhead_net::{ChecksumState, DecodeConfig, LinkType};
+
+use crate::rules::RuleInfo;
+
+pub use bulkhead_net::defrag::DefragConfig;
+pub use bulkhead_net::flow::FlowConfig;
+pub use bulkhead_net::stream::StreamConfig;
+
+/// One shard's configuration. Each cap has a counter in [`Stats`] or in the stats of its room.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PipelineConfig {
+    pub decode: DecodeConfig,
+    pub defrag: DefragConfig,
+    pub flow: FlowConfig,
+    pub stream: StreamConfig,
+    /// Bytes per direction after which it is bypassed; 0: never.
+    pub stream_depth: u64,
+    /// Bytes of a direction kept for rules whose contents may lie far apart.
+    pub lookback_bytes_max: usize,
+    /// All look-back of this shard together.
+    pub lookback_memory_max: usize,
+    /// What to do with a packet that a full table or buffer cannot take in.
+    pub on_cap: OnFailure,
+    /// What to do with a retransmission of bytes that are no longer kept.
+    pub on_unverifiable: OnFailure,
+    /// Trust the wire's checksums (`Verify`), or a capture that was taken before they were filled in (`Ignore`).
+    pub checksum: Checksums,
+    pub bypass_no_rule: bool,
+    pub bypass_encrypted: bool,
+    pub drop_scope: DropScope,
+    /// Events that wait to be drained; more are dropped and counted by kind.
+    pub events_max: usize,
+    /// Bytes of payload in an alert.
+    pub excerpt_bytes_max: usize,
+    /// Hosts, pairs and flows that thresholds count.
+    pub thresholds_max: usize,
+    /// Send [`EngineEvent::Anomaly`].
+    pub anomalies: bool,
+    /// Send [`EngineEvent::Drop`] and one [`EngineEvent::FlowEnd`] for each flow.
+    pub flow_events: bool,
+}
+
+impl Default for PipelineConfig {
+    fn default() -> Self {
+        Self {
+            decode: DecodeConfig::default(),
+            defrag: DefragConfig::default(),
+            flow: FlowConfig::default(),
+            stream: StreamConfig::default(),
+            stream_depth: 0,
+            lookback_bytes_max: 64 * 1024,
+            lookback_memory_max: 256 << 20,
+            on_cap: OnFailure::Drop,
+            on_unverifiable: OnFailure::Drop,
+            checksum: Checksums::Verify,
+            bypass_no_rule: true,
+            bypass_encrypted: true,
+            drop_scope: DropScope::Flow,
+            events_max: 65_536,
+            excerpt_bytes_max: 128,
+            thresholds_max: 65_536,
+            anomalies: true,
+            flow_events: true,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    Pass,
+    Drop,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checksums {
+    Verify,
+    Ignore,
+}
+
+/// How much a drop rule takes away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DropScope {
+    /// The flow, whatever matched: the live path.
+    Flow,
+    /// As Suricata: the flow when the stream or only its ends matched, else the packet.
+    Matched,
+}
+
+/// What the datapath knows of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PacketMeta {
+    /// The interface that owns the flow; addresses mean something within it.
+    pub zone: u32,
+    pub link: LinkType,
+    pub checksum: ChecksumState,
+    /// A GSO superpacket.
+    pub gso: bool,
+    /// The kernel's number for the conversation, 0 when it has none: see `FlowTable::lookup`.
+    pub epoch: u64,
+    pub src: WorkloadId,
+    pub dst: WorkloadId,
+    /// False: monitor. Nothing is blocked, `Outcome::would` says what would have been.
+    pub protect: bool,
+    pub home: HomeSide,
+    /// Bytes on the wire, for counting.
+    pub len_on_wire: u32,
+}
+
+impl PacketMeta {
+    /// A frame of a capture file.
+    pub fn captured(link: LinkType, len_on_wire: u32, protect: bool) -> Self {
+        Self {
+            zone: 0,
+            link,
+            checksum: ChecksumState::Unknown,
+            gso: false,
+            epoch: 0,
+            src: WorkloadId::WORLD,
+            dst: WorkloadId::WORLD,
+            protect,
+            home: HomeSide::default(),
+            len_on_wire,
+        }
+    }
+}
+
+/// Which ends of the packet are protected workloads: what `HOME_NET` stands for by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HomeSide {
+    pub source: bool,
+    pub destination: bool,
+}
+
+/// The judgement on one packet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// What to do now.
+    pub verdict: Verdict,
+    /// In monitor mode: what protect would have done, when that differs.
+    pub would: Option<Verdict>,
+    /// EVE's `flow_id`.
+    pub flow: Option<u64>,
+    /// The rule that decided.
+    pub rule: Option<Arc<RuleInfo>>,
+    /// For [`Verdict::Reject`] of TCP: the numbers to build the resets from.
+    pub tcp_reset: Option<ResetInfo>,
+}
+
+impl Outcome {
+    pub const fn of(verdict: Verdict) -> Self {
+        Self { verdict, would: None, flow: None, rule: None, tcp_reset: None }
+    }
+}
+
+/// Numbers for a reset to each end, seen from the packet that is rejected: a reset to its destination looks as
+/// if its source had sent it, and the other way round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResetInfo {
+    /// Sequence number of the reset to the packet's destination.
+    pub seq_to_destination: u32,
+    pub ack_to_destination: u32,
+    /// Sequence number of the reset to the packet's source.
+    pub seq_to_source: u32,
+    pub ack_to_source: u32,
+    pub to_source: bool,
+    pub to_destination: bool,
+}
+
+/// Ends of a packet or flow. Of a flow, `src` is the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowKey {
+    /// 0 when there is no flow.
+    pub id: u64,
+    pub proto: u8,
+    pub src: Endpoint,
+    pub dst: Endpoint,
+}
+
+#[derive(Debug, Clone)]
+pub enum EngineEvent {
+    Alert(AlertEvent),
+    Drop(DropEvent),
+    FlowEnd(FlowEndEvent),
+    Anomaly(AnomalyEvent),
+}
+
+/// `key` is the packet's: `src` sent it.
+#[derive(Debug, Clone)]
+pub struct AlertEvent {
+    pub at: Timestamp,
+    pub key: FlowKey,
+    pub rule: Arc<RuleInfo>,
+    /// The packet was blocked because of this rule.
+    pub blocked: bool,
+    pub would_have_blocked: bool,
+    /// `None` outside of flows.
+    pub direction: Option<Direction>,
+    pub src: WorkloadId,
+    pub dst: WorkloadId,
+    pub zone: u32,
+    pub to_server: Counts,
+    pub to_client: Counts,
+    pub flow_start: Option<Timestamp>,
+    /// The end of what matched, at most [`PipelineConfig::excerpt_bytes_max`] bytes.
+    pub excerpt: Vec<u8>,
+    /// Found in the reassembled stream.
+    pub stream: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct DropEvent {
+    pub at: Timestamp,
+    pub key: FlowKey,
+    pub reason: DropReason,
+    pub rule: Option<Arc<RuleInfo>>,
+    /// False in monitor mode: it would have been.
+    pub carried_out: bool,
+    pub direction: Option<Direction>,
+    pub src: WorkloadId,
+    pub dst: WorkloadId,
+    pub zone: u32,
+    pub len: u32,
+}
+
+#[derive(Debug, Clone)]
+pub struct FlowEndEvent {
+    pub at: Timestamp,
+    /// `src` is the client.
+    pub key: FlowKey,
+    pub start: Timestamp,
+    pub last: Timestamp,
+    pub to_server: Counts,
+    pub to_client: Counts,
+    pub why: FlowEnd,
+    /// `new`, `established`, `closed`, `bypassed`.
+    pub state: &'static str,
+    pub alerted: bool,
+    pub condemned: bool,
+    pub bypassed: Option<BypassReason>,
+    /// Of the client and the server.
+    pub client: WorkloadId,
+    pub server: WorkloadId,
+    pub zone: u32,
+}
+
+#[derive(Debug, Clone)]
+pub struct AnomalyEvent {
+    pub at: Timestamp,
+    pub key: Option<FlowKey>,
+    pub what: Anomaly,
+    pub src: WorkloadId,
+    pub dst: WorkloadId,
+    pub zone: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Anomaly {
+    Decode(DecodeEvent),
+    /// Suricata's name of a stream event, without `stream.`.
+    Stream(&'static str),
+}
+
+/// Counters of the pipeline itself; those of decode, defrag, flow and stream are beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    pub packets: u64,
+    pub bytes: u64,
+    pub accepted: u64,
+    pub bypassed: u64,
+    pub dropped: u64,
+    /// Monitor mode: protect would have dropped.
+    pub would_have_dropped: u64,
+    pub drop_rule: u64,
+    pub drop_flow: u64,
+    pub drop_malformed: u64,
+    pub drop_conflict: u64,
+    pub drop_unverifiable: u64,
+    pub drop_cap: u64,
+    pub bypass_depth: u64,
+    pub bypass_encrypted: u64,
+    pub bypass_no_rule: u64,
+    pub bypass_pass_rule: u64,
+    pub alerts: u64,
+    pub alerts_suppressed: u64,
+    /// Literals that the first pass found.
+    pub prefilter_hits: u64,
+    /// Rules that the second pass looked at, and that held.
+    pub inspected: u64,
+    pub matched: u64,
+    /// The second pass gave up on a rule.
+    pub steps_exhausted: u64,
+    /// Candidates of a direction were given up for newer ones.
+    pub pending_overflow: u64,
+    /// Look-back was cut because its memory was used up.
+    pub lookback_refused: u64,
+    /// Flow bits of a flow, or hosts of thresholds, beyond their cap.
+    pub flowbits_refused: u64,
+    pub thresholds_refused: u64,
+    pub lost_alerts: u64,
+    pub lost_drops: u64,
+    pub lost_flow_ends: u64,
+    pub lost_anomalies: u64,
+}

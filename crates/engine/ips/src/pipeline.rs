@@ -1,0 +1,758 @@
+//! A packet's life, top to bottom.
+//!
+//! ```text
+//! frame ─ decode ─ (fragment? defrag ─ decode) ─ flow ─ stream ─ prefilter ─ inspect ─ conditions ─ Verdict
+//!           └ tunnel? the same again for what it carries
+//! ```
+//! Cost, cheapest exit first: a frame that is not IP; a condemned or bypassed flow (one table look-up); a packet
+//! without payload; the first pass over new bytes; the second pass for the rules whose literal was found.
+//! Nothing is allocated for a packet that raises no alert, besides what a new flow needs.
+//!
+//! One shard, one thread. In monitor mode everything is judged as in protect mode, and then let go:
+//! `Outcome::would` tells what protect would have done.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bulkhead_model::{BypassReason, DropReason, Timestamp, Verdict};
+use bulkhead_net::ChecksumState;
+use bulkhead_net::decode::DecodeStats;
+use bulkhead_net::decode::{Decoded, Decoder, FrameMeta, Malformed, Packet};
+use bulkhead_net::defrag::{Defrag, DefragStats, Defragged};
+use bulkhead_net::flow::{Direction, EndedFlow, Flow, FlowRef, FlowStats, FlowTable, Handshake, Origin, Tuple};
+use bulkhead_net::stream::{Ignored, Reassembler, Refused, SegmentOutcome, StreamStats};
+use bulkhead_rules::Action;
+use bulkhead_rules::tree::FlowbitsOperation;
+
+use crate::detect::{End, FlowState, PacketView, Scratch, StreamInspector, index, inspect_packet};
+use crate::outcome::*;
+use crate::rules::{Compiled, RuleInfo, Ruleset};
+use crate::threshold::{Answer, Thresholds};
+use crate::tls::RecordWalk;
+
+/// Alerts of one packet; Suricata's `packet-alert-max`.
+const ALERTS_PER_PACKET_MAX: usize = 15;
+/// Packets of a flow at which it is asked whether any rule can match it: the handshake and a few more.
+const NO_RULE_PACKETS: u64 = 8;
+
+/// One shard.
+#[derive(Debug)]
+pub struct Pipeline {
+    decoder: Decoder,
+    defrag: Defrag,
+    /// A reassembled datagram, taken out while it is judged.
+    whole: Vec<u8>,
+    judge: Judge,
+}
+
+/// Everything behind decoding.
+#[derive(Debug)]
+struct Judge {
+    config: PipelineConfig,
+    rules: Arc<Ruleset>,
+    /// Counts rule sets.
+    generation: u64,
+    flows: FlowTable<FlowState>,
+    streams: Reassembler,
+    ended: Vec<EndedFlow<FlowState>>,
+    thresholds: Thresholds,
+    scratch: Scratch,
+    /// Ends of the packet in hand, once they are known.
+    key: Option<FlowKey>,
+    lookback_memory: usize,
+    events: VecDeque<EngineEvent>,
+    stats: Stats,
+}
+
+/// What is wrong with a packet before any rule is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// The receiver's kernel discards it, or nobody can tell what it would make of it.
+    Malformed,
+    /// A checksum is wrong: the receiver discards it.
+    Checksum,
+    FragmentConflict,
+    FragmentDiscarded,
+    FragmentClosed,
+    FragmentRefused,
+    Segment(SegmentOutcome, usize),
+    /// Inspection was not complete because a cap was reached.
+    Inspection,
+}
+
+/// The one table from fault to verdict. What the receiver throws away by itself is dropped here too, so that
+/// nobody after us can read it differently.
+fn verdict_of(fault: Fault, config: &PipelineConfig) -> Verdict {
+    let on = |choice: OnFailure, reason: DropReason| match choice {
+        OnFailure::Pass => Verdict::Accept,
+        OnFailure::Drop => Verdict::Drop(reason),
+    };
+    match fault {
+        Fault::Malformed | Fault::Checksum | Fault::FragmentDiscarded => Verdict::Drop(DropReason::Malformed),
+        Fault::FragmentConflict => Verdict::Drop(DropReason::StreamConflict),
+        Fault::FragmentClosed => Verdict::Drop(DropReason::Flow),
+        Fault::FragmentRefused | Fault::Inspection => on(config.on_cap, DropReason::Cap),
+        Fault::Segment(outcome, payload) => match outcome {
+            SegmentOutcome::Accept { .. } | SegmentOutcome::Queued | SegmentOutcome::Retransmission => Verdict::Accept,
+            // The receiver answers a bare one, which peers rely on; it discards the payload of others.
+            SegmentOutcome::Ignored(_) if payload == 0 => Verdict::Accept,
+            // Nothing is known of this connection: it is judged packet by packet.
+            SegmentOutcome::Ignored(Ignored::NoSession) => Verdict::Accept,
+            SegmentOutcome::Ignored(_) => Verdict::Drop(DropReason::Malformed),
+            SegmentOutcome::Conflict { .. } => Verdict::Drop(DropReason::StreamConflict),
+            SegmentOutcome::Unverifiable { .. } => on(config.on_unverifiable, DropReason::StreamConflict),
+            SegmentOutcome::Refused(Refused::Cap) => on(config.on_cap, DropReason::Cap),
+            SegmentOutcome::Refused(Refused::Urgent) => Verdict::Drop(DropReason::Malformed),
+            SegmentOutcome::Condemned => Verdict::Drop(DropReason::Flow),
+        },
+    }
+}
+
+impl Pipeline {
+    /// `seed` must be unpredictable for whoever sends packets.
+    pub fn new(config: PipelineConfig, rules: Arc<Ruleset>, seed: u64) -> Self {
+        // The second word only has to differ (splitmix64's increment).
+        let seeds = [seed, seed.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15];
+        Self {
+            decoder: Decoder::new(config.decode.clone()),
+            defrag: Defrag::new(config.defrag.clone()),
+            whole: Vec::new(),
+            judge: Judge {
+                flows: FlowTable::new(config.flow.clone(), seeds),
+                streams: Reassembler::new(config.stream.clone()),
+                ended: Vec::new(),
+                thresholds: Thresholds::new(config.thresholds_max),
+                scratch: Scratch::default(),
+                key: None,
+                lookback_memory: 0,
+                events: VecDeque::new(),
+                stats: Stats::default(),
+                generation: 1,
+                rules,
+                config,
+            },
+        }
+    }
+
+    /// Puts another rule set in force. Flows, streams, flow bits and thresholds stay.
+    pub fn swap_rules(&mut self, rules: Arc<Ruleset>) {
+        self.judge.generation += 1;
+        self.judge.rules = rules;
+    }
+
+    /// Judges one frame. Times should not go back; captures whose times do are borne.
+    pub fn packet(&mut self, now: Timestamp, meta: &PacketMeta, frame: &[u8], origin: &mut dyn Origin) -> Outcome {
+        self.judge.stats.packets += 1;
+        self.judge.key = None;
+        self.judge.stats.bytes += u64::from(meta.len_on_wire);
+        let checksum = match self.judge.config.checksum {
+            Checksums::Verify => meta.checksum,
+            Checksums::Ignore => ChecksumState::Ignored,
+        };
+        let decoded = self.decoder.frame(FrameMeta { link: meta.link, checksum, gso: meta.gso }, frame);
+        let outcome = self.layers(now, meta, decoded, &mut Asked(origin), false);
+        self.judge.conclude(now, meta, outcome)
+    }
+
+    /// One IP packet and what it carries.
+    fn layers(&mut self, now: Timestamp, meta: &PacketMeta, decoded: Decoded<'_>, origin: &mut Asked<'_>, fragmented: bool) -> Outcome {
+        let packet = match decoded {
+            Decoded::Packet(packet) => packet,
+            Decoded::Ignored(_) => return Outcome::of(Verdict::Accept),
+            Decoded::Malformed(malformed) => return self.judge.malformed(now, meta, &malformed),
+        };
+        self.judge.decode_anomalies(now, meta, &packet);
+        if packet.checksum_invalid() {
+            return Outcome::of(verdict_of(Fault::Checksum, &self.judge.config));
+        }
+        let outcome = if packet.ip.fragment.is_some() {
+            self.fragment(now, meta, &packet, origin)
+        } else {
+            self.judge.packet(now, meta, &packet, origin, fragmented)
+        };
+        if !outcome.verdict.passes() {
+            return outcome;
+        }
+        match self.decoder.inner(&packet) {
+            Some(inner) => {
+                let inner = self.layers(now, meta, inner, origin, fragmented);
+                // A tunnel's flow is never bypassed: another may begin in it with the next packet.
+                if inner.verdict.passes() { Outcome { verdict: Verdict::Accept, ..inner } } else { inner }
+            }
+            None => outcome,
+        }
+    }
+
+    /// A fragment, and the datagram when it completes one. Fragments are never bypassed.
+    fn fragment(&mut self, now: Timestamp, meta: &PacketMeta, packet: &Packet<'_>, origin: &mut Asked<'_>) -> Outcome {
+        let mut first = self.judge.fragment(now, meta, packet);
+        if !first.verdict.passes() {
+            return first;
+        }
+        let fault = match self.defrag.fragment(now, meta.zone, packet, meta.protect) {
+            Defragged::Held | Defragged::Duplicate => return first,
+            Defragged::Whole(datagram) => {
+                let mut whole = std::mem::take(&mut self.whole);
+                whole.clear();
+                whole.extend_from_slice(datagram);
+                let decoded = self.decoder.datagram(packet, &whole);
+                let outcome = self.layers(now, meta, decoded, origin, true);
+                self.whole = whole;
+                let verdict = if outcome.verdict.passes() { Verdict::Accept } else { outcome.verdict };
+                return Outcome { verdict, ..outcome };
+            }
+            Defragged::Conflict => Fault::FragmentConflict,
+            Defragged::Discarded(_) | Defragged::Rejected(_) => Fault::FragmentDiscarded,
+            Defragged::Closed => Fault::FragmentClosed,
+            Defragged::Refused => Fault::FragmentRefused,
+        };
+        first.verdict = verdict_of(fault, &self.judge.config);
+        first
+    }
+
+    /// Ends what has timed out, at most `budget` flows, and gives up fragments that wait too long.
+    pub fn expire(&mut self, now: Timestamp, budget: usize) {
+        self.defrag.expire(now);
+        self.judge.flows.expire(now, budget, &mut self.judge.ended);
+        self.judge.flows_ended(now);
+    }
+
+    /// Ends all flows: shutdown, or the end of a capture.
+    pub fn finish(&mut self, now: Timestamp) {
+        self.judge.flows.clear(&mut self.judge.ended);
+        self.judge.flows_ended(now);
+    }
+
+    /// Events since the last call, oldest first.
+    pub fn drain_events(&mut self) -> impl Iterator<Item = EngineEvent> + '_ {
+        self.judge.events.drain(..)
+    }
+
+    pub fn stats(&self) -> &Stats {
+        &self.judge.stats
+    }
+
+    pub fn decode_stats(&self) -> &DecodeStats {
+        &self.decoder.stats
+    }
+
+    pub fn defrag_stats(&self) -> &DefragStats {
+        &self.defrag.stats
+    }
+
+    pub fn flow_stats(&self) -> &FlowStats {
+        &self.judge.flows.stats
+    }
+
+    pub fn stream_stats(&self) -> &StreamStats {
+        &self.judge.streams.stats
+    }
+
+    /// Flows in the table now.
+    pub fn flows(&self) -> usize {
+        self.judge.flows.len()
+    }
+
+    /// Bytes held now: streams, look-back, fragments.
+    pub fn memory(&self) -> u64 {
+        self.judge.streams.memory() + self.judge.lookback_memory as u64 + self.defrag.memory() as u64
+    }
+
+    pub fn rules(&self) -> &Arc<Ruleset> {
+        &self.judge.rules
+    }
+}
+
+/// The table asks through a type of known size.
+struct Asked<'a>(&'a mut dyn Origin);
+
+impl Origin for Asked<'_> {
+    fn handshake(&mut self, tuple: &Tuple) -> Option<Handshake> {
+        self.0.handshake(tuple)
+    }
+}
+
+/// Where a packet stands, for events.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    now: Timestamp,
+    meta: &'a PacketMeta,
+    key: FlowKey,
+    dir: Option<Direction>,
+}
+
+impl Judge {
+    /// A packet that is no fragment: flow, stream, rules.
+    fn packet(&mut self, now: Timestamp, meta: &PacketMeta, packet: &Packet<'_>, origin: &mut Asked<'_>, fragmented: bool) -> Outcome {
+        // Flow.
+        let home = meta.home;
+        let found = self.flows.lookup(now, meta.zone, meta.epoch, packet, origin, &mut self.ended, |_| FlowState::default());
+        self.flows_ended(now);
+        let dir = found.dir;
+        let tuple = Tuple::of(meta.zone, packet);
+        let (from, to) = ((packet.src(), tuple.src.port, home.source), (packet.dst(), tuple.dst.port, home.destination));
+        let (client, server) = match dir {
+            Direction::ToServer => (from, to),
+            Direction::ToClient => (to, from),
+        };
+        let Some(flow) = self.flows.get_mut(found.flow) else {
+            return Outcome::of(verdict_of(Fault::Inspection, &self.config));
+        };
+        if found.fresh {
+            let (client, server) = if dir == Direction::ToServer { (meta.src, meta.dst) } else { (meta.dst, meta.src) };
+            flow.state = FlowState { zone: meta.zone, client, server, generation: self.generation, ..FlowState::default() };
+            if packet.tcp().is_some() {
+                flow.tcp = Some(Box::new(self.streams.open(meta.protect, found.handshake.as_ref())));
+            }
+        }
+        flow.state.renumber(self.generation);
+        let key = FlowKey { id: flow.id, proto: tuple.proto, src: tuple.src, dst: tuple.dst };
+        let place = Place { now, meta, key, dir: Some(dir) };
+        self.key = Some(key);
+
+        // Judged before.
+        if let Some(info) = &flow.state.condemned
+            && meta.protect
+        {
+            let rule = Some(Arc::clone(info));
+            return Outcome { flow: Some(key.id), rule, ..Outcome::of(Verdict::Drop(DropReason::Flow)) };
+        }
+        if let Some(reason) = flow.state.bypassed
+            && !found.related
+        {
+            return Outcome { flow: Some(key.id), ..Outcome::of(Verdict::BypassFlow(reason)) };
+        }
+
+        // Stream, and the rules that look at it.
+        self.scratch.begin(self.rules.len());
+        let mut segment = SegmentOutcome::Ignored(Ignored::NoSession);
+        if let (Some(tcp), Some(stream)) = (packet.tcp(), flow.tcp.as_mut()) {
+            stream.set_enforce(meta.protect);
+            let state = &mut flow.state;
+            let mut inspector = StreamInspector {
+                rules: &self.rules,
+                config: &self.config,
+                client,
+                server,
+                halves: &mut state.halves,
+                tls: &mut state.tls,
+                scratch: &mut self.scratch,
+                stats: &mut self.stats,
+                memory: &mut self.lookback_memory,
+            };
+            segment = self.streams.segment(stream, now, dir, tcp, packet.payload, &mut inspector);
+        }
+        let fault = if packet.tcp().is_some() { Some(Fault::Segment(segment, packet.payload.len())) } else { None };
+        let mut verdict = fault.map_or(Verdict::Accept, |fault| verdict_of(fault, &self.config));
+        if !verdict.passes() && meta.protect {
+            // The receiver never sees it, so no rule is asked.
+            self.stream_anomaly(place, segment);
+            self.flows.settle(found.flow);
+            return Outcome { flow: Some(key.id), ..Outcome::of(verdict) };
+        }
+
+        // Rules that look at the packet.
+        let in_stream = matches!(segment, SegmentOutcome::Accept { .. } | SegmentOutcome::Queued | SegmentOutcome::Retransmission);
+        let first_in_direction = !std::mem::replace(&mut flow.state.ip_only_done[index(dir)], true);
+        let view = PacketView { packet, from, to, dir: Some(dir), in_stream, first_in_direction };
+        inspect_packet(&self.rules, &self.config, &view, &mut self.scratch, &mut self.stats);
+
+        // Conditions of the rules whose contents hold, in the rules' order.
+        let established = match &flow.tcp {
+            Some(stream) => stream.is_established(),
+            None => flow.to_server.packets > 0 && flow.to_client.packets > 0,
+        };
+        let decision = self.decide(place, Some(At { flow: found.flow, established, fragmented }), from, to);
+        if self.scratch.cap_reached {
+            verdict = harder(verdict, verdict_of(Fault::Inspection, &self.config));
+        }
+        verdict = harder(verdict, decision.verdict);
+        self.stream_anomaly(place, segment);
+
+        // What follows in the flow.
+        let Some(flow) = self.flows.get_mut(found.flow) else {
+            return Outcome::of(verdict);
+        };
+        if !verdict.passes() {
+            if meta.protect
+                && let (Some(stream), SegmentOutcome::Accept { .. }) = (flow.tcp.as_mut(), segment)
+            {
+                stream.condemn(dir);
+            }
+            match (verdict, &decision.rule) {
+                (Verdict::DropFlow(_) | Verdict::Reject(_), Some(rule)) if meta.protect => flow.state.condemned = Some(Arc::clone(rule)),
+                (Verdict::DropFlow(_) | Verdict::Reject(_), Some(_)) => flow.state.would_be_condemned = true,
+                _ => {}
+            }
+        } else if !found.related && !fragmented {
+            let reason =
+                if decision.passed { Some(BypassReason::Policy) } else { nothing_more(&self.rules, &self.config, flow, client, server) };
+            if let Some(reason) = reason {
+                flow.state.bypassed = Some(reason);
+                flow.bypassed = true;
+                if let Some(stream) = flow.tcp.as_mut() {
+                    stream.stop(Direction::ToServer);
+                    stream.stop(Direction::ToClient);
+                }
+                verdict = Verdict::BypassFlow(reason);
+            } else if let Some(stream) = flow.tcp.as_mut()
+                && self.config.stream_depth > 0
+                && stream.delivered(dir) >= self.config.stream_depth
+            {
+                if !std::mem::replace(&mut flow.state.depth_reached[index(dir)], true) {
+                    stream.stop(dir);
+                }
+                verdict = Verdict::BypassDirection(BypassReason::Depth);
+            }
+        }
+        self.flows.settle(found.flow);
+        let tcp_reset = match (verdict, &decision.rule, packet.tcp()) {
+            (Verdict::Reject(_), Some(rule), Some(tcp)) => {
+                let length = packet.payload.len() as u32 + u32::from(tcp.flags.syn()) + u32::from(tcp.flags.fin());
+                Some(ResetInfo {
+                    seq_to_destination: tcp.seq,
+                    ack_to_destination: tcp.ack,
+                    seq_to_source: tcp.ack,
+                    ack_to_source: tcp.seq.wrapping_add(length),
+                    to_source: matches!(rule.action, Action::RejectSource | Action::RejectBoth),
+                    to_destination: matches!(rule.action, Action::RejectDestination | Action::RejectBoth),
+                })
+            }
+            _ => None,
+        };
+        Outcome { verdict, would: None, flow: Some(key.id), rule: decision.rule, tcp_reset }
+    }
+
+    /// A fragment by itself: only rules on addresses and IP's own headers can say something of it.
+    fn fragment(&mut self, now: Timestamp, meta: &PacketMeta, packet: &Packet<'_>) -> Outcome {
+        let tuple = Tuple::of(meta.zone, packet);
+        let key = FlowKey { id: 0, proto: tuple.proto, src: tuple.src, dst: tuple.dst };
+        let place = Place { now, meta, key, dir: None };
+        self.key = Some(key);
+        let (from, to) = ((packet.src(), 0, meta.home.source), (packet.dst(), 0, meta.home.destination));
+        self.scratch.begin(self.rules.len());
+        let view = PacketView { packet, from, to, dir: None, in_stream: false, first_in_direction: false };
+        inspect_packet(&self.rules, &self.config, &view, &mut self.scratch, &mut self.stats);
+        // Contents are for the whole datagram; here only rules on the fragment's own headers count.
+        let rules = Arc::clone(&self.rules);
+        self.scratch.matched.retain(|matched| {
+            let rule = rules.rule(matched.rule);
+            rule.steps.is_empty() && !rule.packet.is_empty() && rule.source_ports.is_any() && rule.destination_ports.is_any()
+        });
+        let decision = self.decide(place, None, from, to);
+        Outcome { rule: decision.rule, ..Outcome::of(decision.verdict) }
+    }
+
+    fn malformed(&mut self, now: Timestamp, meta: &PacketMeta, malformed: &Malformed) -> Outcome {
+        if self.config.anomalies {
+            for event in malformed.events.iter() {
+                self.anomaly(now, meta, None, Anomaly::Decode(event));
+            }
+        }
+        Outcome::of(verdict_of(Fault::Malformed, &self.config))
+    }
+
+    /// Carries out the mode, counts, and tells of drops.
+    fn conclude(&mut self, now: Timestamp, meta: &PacketMeta, mut outcome: Outcome) -> Outcome {
+        let wanted = outcome.verdict;
+        if !meta.protect && !wanted.passes() {
+            outcome.would = Some(wanted);
+            outcome.verdict = Verdict::Accept;
+            outcome.tcp_reset = None;
+            self.stats.would_have_dropped += 1;
+        }
+        match outcome.verdict {
+            Verdict::Accept => self.stats.accepted += 1,
+            Verdict::BypassDirection(reason) | Verdict::BypassFlow(reason) => {
+                self.stats.bypassed += 1;
+                match reason {
+                    BypassReason::Depth => self.stats.bypass_depth += 1,
+                    BypassReason::Encrypted => self.stats.bypass_encrypted += 1,
+                    BypassReason::Policy => self.stats.bypass_pass_rule += 1,
+                    BypassReason::NoRule => self.stats.bypass_no_rule += 1,
+                }
+            }
+            Verdict::Drop(reason) | Verdict::DropFlow(reason) | Verdict::Reject(reason) => {
+                self.stats.dropped += 1;
+                match reason {
+                    DropReason::Rule => self.stats.drop_rule += 1,
+                    DropReason::Flow => self.stats.drop_flow += 1,
+                    DropReason::Malformed => self.stats.drop_malformed += 1,
+                    DropReason::StreamConflict => self.stats.drop_conflict += 1,
+                    DropReason::Cap => self.stats.drop_cap += 1,
+                    DropReason::Segment | DropReason::FailClosed | DropReason::UnknownInterface => {}
+                }
+            }
+        }
+        if let Verdict::Drop(reason) | Verdict::DropFlow(reason) | Verdict::Reject(reason) = wanted
+            && self.config.flow_events
+        {
+            let Some(key) = self.key else { return outcome };
+            let event = DropEvent {
+                at: now,
+                key,
+                reason,
+                rule: outcome.rule.clone(),
+                carried_out: meta.protect,
+                direction: None,
+                src: meta.src,
+                dst: meta.dst,
+                zone: meta.zone,
+                len: meta.len_on_wire,
+            };
+            self.push(EngineEvent::Drop(event));
+        }
+        outcome
+    }
+
+    /// Conditions, flow bits, thresholds and actions of what was matched, in the rules' order.
+    fn decide(&mut self, place: Place<'_>, at: Option<At>, from: End, to: End) -> Decision {
+        let mut decision = Decision::default();
+        if self.scratch.matched.is_empty() {
+            return decision;
+        }
+        let mut matched = std::mem::take(&mut self.scratch.matched);
+        matched.sort_by_key(|found| found.rule);
+        let rules = Arc::clone(&self.rules);
+        let mut alerts = 0;
+        for found in &mut matched {
+            let rule = rules.rule(found.rule);
+            let mut flow = at.and_then(|at| self.flows.get_mut(at.flow));
+            if !conditions_hold(rule, place, at, flow.as_deref()) {
+                continue;
+            }
+            if let Some(flow) = &mut flow {
+                self.stats.flowbits_refused += apply_flowbits(rule, &mut flow.state);
+            }
+            let answer = ask_thresholds(&mut self.thresholds, rule, place, from.0, to.0);
+            self.stats.thresholds_refused = self.thresholds.refused;
+            let action = rule.info.action;
+            if answer == Answer::NotYet {
+                self.stats.alerts_suppressed += 1;
+                continue;
+            }
+            if action == Action::Pass {
+                decision.passed = found.stream || rule.ip_only;
+                break;
+            }
+            if action.blocks() && decision.rule.is_none() {
+                let whole_flow = self.config.drop_scope == DropScope::Flow || found.stream || rule.ip_only;
+                decision.verdict = match (action.rejects(), whole_flow && at.is_some()) {
+                    (true, _) => Verdict::Reject(DropReason::Rule),
+                    (false, true) => Verdict::DropFlow(DropReason::Rule),
+                    (false, false) => Verdict::Drop(DropReason::Rule),
+                };
+                decision.rule = Some(Arc::clone(&rule.info));
+            }
+            let would = action.blocks() && !place.meta.protect;
+            let told = would && flow.as_mut().is_some_and(|flow| !flow.state.first_would(rule.info.key()));
+            if answer == Answer::Silent || rule.noalert || told || alerts >= ALERTS_PER_PACKET_MAX {
+                self.stats.alerts_suppressed += 1;
+                continue;
+            }
+            alerts += 1;
+            if let Some(flow) = &mut flow {
+                flow.state.alerted = true;
+            }
+            let event = AlertEvent {
+                at: place.now,
+                key: place.key,
+                rule: Arc::clone(&rule.info),
+                blocked: action.blocks() && place.meta.protect,
+                would_have_blocked: would,
+                direction: place.dir,
+                src: place.meta.src,
+                dst: place.meta.dst,
+                zone: place.meta.zone,
+                to_server: flow.as_ref().map(|flow| flow.to_server).unwrap_or_default(),
+                to_client: flow.as_ref().map(|flow| flow.to_client).unwrap_or_default(),
+                flow_start: flow.as_ref().map(|flow| flow.start),
+                excerpt: std::mem::take(&mut found.excerpt),
+                stream: found.stream,
+            };
+            self.stats.alerts += 1;
+            self.push(EngineEvent::Alert(event));
+        }
+        matched.clear();
+        self.scratch.matched = matched;
+        decision
+    }
+
+    /// Gives memory back, and tells of each flow that is over.
+    fn flows_ended(&mut self, now: Timestamp) {
+        while let Some(EndedFlow { mut flow, why }) = self.ended.pop() {
+            self.lookback_memory = self.lookback_memory.saturating_sub(flow.state.lookback_memory());
+            flow.state.halves = None;
+            if !self.config.flow_events {
+                continue;
+            }
+            let key = FlowKey { id: flow.id, proto: flow.tuple.proto, src: flow.tuple.src, dst: flow.tuple.dst };
+            let event = FlowEndEvent {
+                at: now,
+                key,
+                start: flow.start,
+                last: flow.last,
+                to_server: flow.to_server,
+                to_client: flow.to_client,
+                why,
+                state: flow.state_name(),
+                alerted: flow.state.alerted,
+                condemned: flow.state.condemned.is_some() || flow.state.would_be_condemned,
+                bypassed: flow.state.bypassed,
+                client: flow.state.client,
+                server: flow.state.server,
+                zone: flow.state.zone,
+            };
+            self.push(EngineEvent::FlowEnd(event));
+        }
+    }
+
+    fn decode_anomalies(&mut self, now: Timestamp, meta: &PacketMeta, packet: &Packet<'_>) {
+        if self.config.anomalies && !packet.events.is_empty() {
+            let tuple = Tuple::of(meta.zone, packet);
+            let key = FlowKey { id: 0, proto: tuple.proto, src: tuple.src, dst: tuple.dst };
+            for event in packet.events.iter() {
+                self.anomaly(now, meta, Some(key), Anomaly::Decode(event));
+            }
+        }
+    }
+
+    fn stream_anomaly(&mut self, place: Place<'_>, segment: SegmentOutcome) {
+        let plain = matches!(segment, SegmentOutcome::Retransmission | SegmentOutcome::Ignored(Ignored::NoSession));
+        if self.config.anomalies
+            && !plain
+            && let Some(event) = segment.event()
+        {
+            self.anomaly(place.now, place.meta, Some(place.key), Anomaly::Stream(event));
+        }
+    }
+
+    fn anomaly(&mut self, at: Timestamp, meta: &PacketMeta, key: Option<FlowKey>, what: Anomaly) {
+        self.push(EngineEvent::Anomaly(AnomalyEvent { at, key, what, src: meta.src, dst: meta.dst, zone: meta.zone }));
+    }
+
+    fn push(&mut self, event: EngineEvent) {
+        if self.events.len() < self.config.events_max {
+            self.events.push_back(event);
+            return;
+        }
+        match event {
+            EngineEvent::Alert(_) => self.stats.lost_alerts += 1,
+            EngineEvent::Drop(_) => self.stats.lost_drops += 1,
+            EngineEvent::FlowEnd(_) => self.stats.lost_flow_ends += 1,
+            EngineEvent::Anomaly(_) => self.stats.lost_anomalies += 1,
+        }
+    }
+}
+
+/// A packet's flow, as conditions see it.
+#[derive(Clone, Copy)]
+struct At {
+    flow: FlowRef,
+    established: bool,
+    /// It came in fragments.
+    fragmented: bool,
+}
+
+#[derive(Debug)]
+struct Decision {
+    verdict: Verdict,
+    rule: Option<Arc<RuleInfo>>,
+    /// A pass rule took the rest of the flow out of inspection.
+    passed: bool,
+}
+
+impl Default for Decision {
+    fn default() -> Self {
+        Self { verdict: Verdict::Accept, rule: None, passed: false }
+    }
+}
+
+/// What of a rule is neither header nor content.
+fn conditions_hold(rule: &Compiled, place: Place<'_>, at: Option<At>, flow: Option<&Flow<FlowState>>) -> bool {
+    let test = &rule.flow;
+    if !rule.protocol_matches(place.key.proto) || (test.needs_flow && flow.is_none()) {
+        return false;
+    }
+    if test.direction.is_some() && test.direction != place.dir {
+        return false;
+    }
+    if test.established.is_some_and(|wanted| at.is_none_or(|at| at.established != wanted)) {
+        return false;
+    }
+    if test.fragmented.is_some_and(|wanted| at.is_some_and(|at| at.fragmented) != wanted) {
+        return false;
+    }
+    rule.flowbits.iter().all(|bits| {
+        let any = || flow.is_some_and(|flow| bits.names.iter().any(|name| flow.state.has_bit(*name)));
+        match bits.operation {
+            FlowbitsOperation::IsSet => any(),
+            FlowbitsOperation::IsNotSet => flow.is_some() && !any(),
+            FlowbitsOperation::Set | FlowbitsOperation::Unset | FlowbitsOperation::Toggle => true,
+        }
+    })
+}
+
+/// Bits that found no room.
+fn apply_flowbits(rule: &Compiled, state: &mut FlowState) -> u64 {
+    let mut refused = 0;
+    for bits in &rule.flowbits {
+        for name in &bits.names {
+            let set = match bits.operation {
+                FlowbitsOperation::Set => true,
+                FlowbitsOperation::Toggle => !state.has_bit(*name),
+                FlowbitsOperation::Unset => false,
+                FlowbitsOperation::IsSet | FlowbitsOperation::IsNotSet => continue,
+            };
+            if !set {
+                state.clear_bit(*name);
+            } else if !state.set_bit(*name) {
+                refused += 1;
+            }
+        }
+    }
+    refused
+}
+
+/// Each threshold is asked; the least willing one decides.
+fn ask_thresholds(thresholds: &mut Thresholds, rule: &Compiled, place: Place<'_>, from: IpAddr, to: IpAddr) -> Answer {
+    let mut answer = Answer::Alert;
+    for (which, threshold) in rule.thresholds.iter().enumerate() {
+        match thresholds.ask(place.now, rule.info.key(), which as u8, threshold, from, to, place.key.id) {
+            Answer::Alert => {}
+            Answer::Silent => answer = Answer::Silent,
+            Answer::NotYet => return Answer::NotYet,
+        }
+    }
+    answer
+}
+
+/// Whether the rest of the flow can be let go unseen.
+fn nothing_more(rules: &Ruleset, config: &PipelineConfig, flow: &Flow<FlowState>, client: End, server: End) -> Option<BypassReason> {
+    let known = flow.tcp.as_ref().is_none_or(|stream| stream.is_established());
+    if !known {
+        return None;
+    }
+    if config.bypass_encrypted && flow.state.tls.iter().all(RecordWalk::is_encrypted) {
+        return Some(BypassReason::Encrypted);
+    }
+    // Asked when the flow is young: headers do not change.
+    let young = flow.to_server.packets + flow.to_client.packets <= NO_RULE_PACKETS;
+    (config.bypass_no_rule && young && !rules.can_match(flow.tuple.proto, client, server)).then_some(BypassReason::NoRule)
+}
+
+/// The verdict that lets less through.
+const fn harder(a: Verdict, b: Verdict) -> Verdict {
+    const fn rank(verdict: Verdict) -> u8 {
+        match verdict {
+            Verdict::BypassFlow(_) => 0,
+            Verdict::BypassDirection(_) => 1,
+            Verdict::Accept => 2,
+            Verdict::Drop(_) => 3,
+            Verdict::DropFlow(_) => 4,
+            Verdict::Reject(_) => 5,
+        }
+    }
+    if rank(b) > rank(a) { b } else { a }
+}

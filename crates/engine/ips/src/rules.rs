@@ -1,0 +1,624 @@
+//! A rule set ready to run: immutable, shared, grouped so that a packet meets only the rules that can apply.
+//!
+//! ```text
+//! protocol class ─ direction ─ { any port | by destination port | by source port } ─ Group
+//! Group = literals of its rules (Prefilter) + rules without a literal
+//! ```
+//! There are two such tables: rules for each packet's payload, and rules for the reassembled stream. Rules are
+//! numbered in the order in which they are judged (pass, drop, reject, alert; then flow bits set before read;
+//! then priority), so that sorting candidates is enough.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bulkhead_net::flow::Direction;
+use bulkhead_rules::classification::PRIORITY_DEFAULT;
+use bulkhead_rules::tree::{FastPattern, FlowWord, Flowbits, FlowbitsOperation, PacketTest, Threshold};
+use bulkhead_rules::{
+    Action, AddressSet, Buffer as BufferName, Classification, Code, ContentMatch, Diagnostic, Match, PortSet, Protocol, Rule, Variables,
+};
+
+use crate::inspect::Steps;
+use crate::prefilter::{LITERAL_BYTES_MAX, Prefilter};
+
+/// Groups per table and kind of port; rules of further ports share one group and are told apart afterwards.
+const PORT_GROUPS_MAX: usize = 256;
+/// Rules whose header is tried to find out whether a flow can match any; above it some rule always can.
+const HEADERS_TRIED_MAX: usize = 512;
+
+/// Number of a rule in its set, which is also its turn.
+pub type RuleId = u32;
+
+/// What consumers of alerts want to know of a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleInfo {
+    pub gid: u32,
+    pub sid: u32,
+    pub rev: u32,
+    pub msg: String,
+    pub action: Action,
+    /// The class's description, empty without one.
+    pub category: String,
+    pub classtype: Option<String>,
+    /// 1 is the gravest.
+    pub priority: u8,
+    pub references: Vec<(String, String)>,
+    pub metadata: Vec<(String, String)>,
+    /// File and line.
+    pub source: String,
+    pub line: u32,
+}
+
+impl RuleInfo {
+    /// The same rule across reloads.
+    pub const fn key(&self) -> u64 {
+        (self.gid as u64) << 32 | self.sid as u64
+    }
+}
+
+/// One rule, compiled.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    pub info: Arc<RuleInfo>,
+    pub protocol: Protocol,
+    pub source: AddressSet,
+    pub destination: AddressSet,
+    pub source_ports: PortSet,
+    pub destination_ports: PortSet,
+    pub both_ways: bool,
+    pub flow: FlowTest,
+    pub packet: Vec<PacketTest>,
+    pub steps: Steps,
+    pub flowbits: Vec<FlowbitsStep>,
+    pub noalert: bool,
+    pub thresholds: Vec<Threshold>,
+    /// Judged on each packet.
+    pub on_packet: bool,
+    /// Judged on the stream of a followed TCP connection.
+    pub on_stream: bool,
+    /// Judged once per flow and direction: nothing but addresses decides.
+    pub ip_only: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct FlowTest {
+    /// Any word but `stateless` needs a flow.
+    pub needs_flow: bool,
+    pub established: Option<bool>,
+    pub direction: Option<Direction>,
+    /// Of a datagram that came in fragments.
+    pub fragmented: Option<bool>,
+}
+
+/// Names are hashed, so that a flow's bits outlive a reload.
+#[derive(Debug)]
+pub(crate) struct FlowbitsStep {
+    pub operation: FlowbitsOperation,
+    pub names: Vec<u64>,
+}
+
+/// A file's rules and its name for alerts.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    pub name: &'a str,
+    pub rules: &'a [Rule],
+}
+
+/// What came of compiling.
+#[derive(Debug)]
+pub struct Compilation {
+    pub ruleset: Arc<Ruleset>,
+    /// Source's number and what is wrong with one of its rules. A rule with an error is not in the set.
+    pub diagnostics: Vec<(usize, Diagnostic)>,
+}
+
+/// Immutable; share it between shards.
+#[derive(Debug, Default)]
+pub struct Ruleset {
+    rules: Vec<Compiled>,
+    packet: [Tables; CLASSES],
+    stream: Tables,
+}
+
+/// Transport classes that have tables of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProtoClass {
+    Tcp,
+    Udp,
+    Icmp,
+    Other,
+}
+
+const CLASSES: usize = 4;
+
+impl ProtoClass {
+    pub const fn of(proto: u8) -> Self {
+        match proto {
+            6 => Self::Tcp,
+            17 => Self::Udp,
+            1 | 58 => Self::Icmp,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Per direction; packets without a flow use that to the server.
+#[derive(Debug, Default)]
+struct Tables {
+    to_server: Table,
+    to_client: Table,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    any: Group,
+    by_destination: Ports,
+    by_source: Ports,
+}
+
+/// Groups by port. `starts[i]` is the first port of the i-th interval, ascending from 0.
+#[derive(Debug, Default)]
+struct Ports {
+    starts: Vec<u16>,
+    group: Vec<u32>,
+    groups: Vec<Group>,
+}
+
+/// Rules that meet the same packets.
+#[derive(Debug, Default)]
+pub(crate) struct Group {
+    pub prefilter: Prefilter,
+    /// Rules by literal's number.
+    pub owners: Vec<Vec<RuleId>>,
+    /// Rules without a literal.
+    pub always: Vec<RuleId>,
+    /// Bytes before the newest that its rules may need, `usize::MAX` without bound.
+    pub lookback: usize,
+    pub all: Vec<RuleId>,
+}
+
+impl Ruleset {
+    /// Compiles rules that were parsed without error. Those whose variables or patterns are wrong are left out and reported.
+    pub fn compile(sources: &[Source<'_>], variables: &Variables, classification: &Classification) -> Compilation {
+        let mut diagnostics = Vec::new();
+        let mut compiled: Vec<(Turn, Compiled, Option<Literal>)> = Vec::new();
+        for (number, source) in sources.iter().enumerate() {
+            for rule in source.rules {
+                match compile_rule(source.name, rule, variables, classification) {
+                    Ok(one) => {
+                        let literal = choose_literal(rule);
+                        compiled.push((turn(&one, compiled.len()), one, literal));
+                    }
+                    Err((code, message)) => diagnostics.push((number, diagnostic(rule, code, message))),
+                }
+                if let Some(name) = &rule.signature.classtype
+                    && classification.class(name).is_none()
+                {
+                    let message = format!("the class `{name}` is not in classification.config; the priority is {PRIORITY_DEFAULT}");
+                    diagnostics.push((number, diagnostic(rule, Code::UnknownClasstype, message)));
+                }
+            }
+        }
+        compiled.sort_by_key(|(turn, _, _)| *turn);
+        let literals: Vec<Option<Literal>> = compiled.iter().map(|(_, _, literal)| literal.clone()).collect();
+        let rules: Vec<Compiled> = compiled.into_iter().map(|(_, rule, _)| rule).collect();
+        let tables = |class: ProtoClass, on_stream: bool| Tables::new(&rules, &literals, class, on_stream);
+        let packet = [
+            tables(ProtoClass::Tcp, false),
+            tables(ProtoClass::Udp, false),
+            tables(ProtoClass::Icmp, false),
+            tables(ProtoClass::Other, false),
+        ];
+        let stream = tables(ProtoClass::Tcp, true);
+        Compilation { ruleset: Arc::new(Self { packet, stream, rules }), diagnostics }
+    }
+
+    /// No rules: everything is accepted.
+    pub fn empty() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// All rules in the order in which they are judged.
+    pub fn rules(&self) -> impl Iterator<Item = &Arc<RuleInfo>> {
+        self.rules.iter().map(|rule| &rule.info)
+    }
+
+    pub(crate) fn rule(&self, id: RuleId) -> &Compiled {
+        &self.rules[id as usize]
+    }
+
+    /// The groups whose packet rules a packet meets.
+    pub(crate) fn packet_groups(&self, class: ProtoClass, dir: Direction, source_port: u16, destination_port: u16) -> [&Group; 3] {
+        self.packet[class as usize].of(dir).groups(source_port, destination_port)
+    }
+
+    /// The groups whose stream rules a direction meets.
+    pub(crate) fn stream_groups(&self, dir: Direction, source_port: u16, destination_port: u16) -> [&Group; 3] {
+        self.stream.of(dir).groups(source_port, destination_port)
+    }
+
+    /// Whether any rule can match a packet of a flow, by header alone. `client` and `server`: address, port, at home.
+    pub(crate) fn can_match(&self, proto: u8, client: (IpAddr, u16, bool), server: (IpAddr, u16, bool)) -> bool {
+        let class = ProtoClass::of(proto);
+        for (dir, from, to) in [(Direction::ToServer, client, server), (Direction::ToClient, server, client)] {
+            let groups = self.packet_groups(class, dir, from.1, to.1);
+            let streams = if class == ProtoClass::Tcp { self.stream_groups(dir, from.1, to.1) } else { groups };
+            for group in groups.into_iter().chain(streams) {
+                if group.all.len() > HEADERS_TRIED_MAX || group.all.iter().any(|id| self.rule(*id).header_matches(from, to)) {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+}
+
+impl Compiled {
+    /// Addresses and ports of a packet: address, port, at home.
+    pub fn header_matches(&self, from: (IpAddr, u16, bool), to: (IpAddr, u16, bool)) -> bool {
+        let one_way = |from: (IpAddr, u16, bool), to: (IpAddr, u16, bool)| {
+            self.source_ports.contains(from.1)
+                && self.destination_ports.contains(to.1)
+                && self.source.contains(from.0, from.2)
+                && self.destination.contains(to.0, to.2)
+        };
+        let version = match self.protocol {
+            Protocol::Ipv4 => from.0.is_ipv4(),
+            Protocol::Ipv6 => from.0.is_ipv6(),
+            Protocol::Ip
+            | Protocol::Tcp
+            | Protocol::TcpPacket
+            | Protocol::TcpStream
+            | Protocol::Udp
+            | Protocol::Icmp
+            | Protocol::Icmpv4
+            | Protocol::Icmpv6
+            | Protocol::Sctp
+            | Protocol::Other(_) => true,
+        };
+        version && (one_way(from, to) || (self.both_ways && one_way(to, from)))
+    }
+
+    pub fn protocol_matches(&self, proto: u8) -> bool {
+        match self.protocol {
+            Protocol::Ip | Protocol::Ipv4 | Protocol::Ipv6 => true,
+            Protocol::Tcp | Protocol::TcpPacket | Protocol::TcpStream => proto == 6,
+            Protocol::Udp => proto == 17,
+            Protocol::Icmp => proto == 1 || proto == 58,
+            Protocol::Icmpv4 => proto == 1,
+            Protocol::Icmpv6 => proto == 58,
+            Protocol::Sctp => proto == 132,
+            Protocol::Other(_) => false,
+        }
+    }
+
+    fn in_class(&self, class: ProtoClass) -> bool {
+        match self.protocol {
+            Protocol::Ip | Protocol::Ipv4 | Protocol::Ipv6 => true,
+            Protocol::Tcp | Protocol::TcpPacket | Protocol::TcpStream => class == ProtoClass::Tcp,
+            Protocol::Udp => class == ProtoClass::Udp,
+            Protocol::Icmp | Protocol::Icmpv4 | Protocol::Icmpv6 => class == ProtoClass::Icmp,
+            Protocol::Sctp => class == ProtoClass::Other,
+            Protocol::Other(_) => false,
+        }
+    }
+}
+
+/// Order of judgement: action, flow bits, priority, order of the files.
+type Turn = (u8, u8, u8, usize);
+
+fn turn(rule: &Compiled, index: usize) -> Turn {
+    let action = match rule.info.action {
+        Action::Pass => 0,
+        Action::Drop => 1,
+        Action::RejectSource | Action::RejectDestination | Action::RejectBoth => 2,
+        Action::Alert => 3,
+    };
+    let reads = |operation: FlowbitsOperation| matches!(operation, FlowbitsOperation::IsSet | FlowbitsOperation::IsNotSet);
+    let read = rule.flowbits.iter().any(|bits| reads(bits.operation));
+    let write = rule.flowbits.iter().any(|bits| !reads(bits.operation));
+    let bits = match (write, read) {
+        (true, false) => 0,
+        (true, true) => 1,
+        (false, true) => 2,
+        (false, false) => 3,
+    };
+    (action, bits, rule.info.priority, index)
+}
+
+fn compile_rule(file: &str, rule: &Rule, variables: &Variables, classification: &Classification) -> Result<Compiled, (Code, String)> {
+    let header = &rule.header;
+    let signature = &rule.signature;
+    let variable = |error: bulkhead_rules::variables::VariableError| (error.code(), error.to_string());
+    let payload = signature.buffers.iter().find(|list| list.buffer == BufferName::Payload);
+    if signature.buffers.iter().any(|list| list.buffer != BufferName::Payload) {
+        return Err((Code::KeywordUnsupported, "a buffer of this rule is not supported yet".to_owned()));
+    }
+    let matches: &[Match] = payload.map_or(&[], |list| &list.matches);
+    let steps = Steps::new(matches).map_err(|message| (Code::PcreUnsupported, message))?;
+    let class = signature.classtype.as_deref().and_then(|name| classification.class(name));
+    let info = RuleInfo {
+        gid: signature.gid,
+        sid: signature.sid,
+        rev: signature.rev,
+        msg: signature.msg.clone(),
+        action: header.action,
+        category: class.map(|class| class.description.clone()).unwrap_or_default(),
+        classtype: signature.classtype.clone(),
+        priority: signature.priority.unwrap_or(class.map_or(PRIORITY_DEFAULT, |class| class.priority)),
+        references: signature.references.clone(),
+        metadata: signature.metadata.clone(),
+        source: file.to_owned(),
+        line: rule.span.line,
+    };
+    let has = |word: FlowWord| signature.flow.contains(&word);
+    let flow = FlowTest {
+        needs_flow: signature.flow.iter().any(|word| !matches!(word, FlowWord::Stateless | FlowWord::OnlyFrag | FlowWord::NoFrag)),
+        established: match (has(FlowWord::Established), has(FlowWord::NotEstablished)) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
+        },
+        direction: if has(FlowWord::ToServer) || has(FlowWord::FromClient) {
+            Some(Direction::ToServer)
+        } else if has(FlowWord::ToClient) || has(FlowWord::FromServer) {
+            Some(Direction::ToClient)
+        } else {
+            None
+        },
+        fragmented: match (has(FlowWord::OnlyFrag), has(FlowWord::NoFrag)) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
+        },
+    };
+    // Which of packet and stream, as `SigValidate...` decides it: packet keywords force packets; contents without
+    // them go to the stream, and to packets too when they have a position.
+    let tcp = matches!(header.protocol, Protocol::Tcp | Protocol::TcpStream | Protocol::Ip | Protocol::Ipv4 | Protocol::Ipv6);
+    let needs_packet = header.protocol == Protocol::TcpPacket || has(FlowWord::NoStream) || signature.packet.iter().any(forces_packet);
+    let only_stream = has(FlowWord::OnlyStream) || header.protocol == Protocol::TcpStream;
+    let positioned = matches.iter().any(
+        |found| matches!(found, Match::Content(content) if content.offset.is_some() || content.depth.is_some() || content.starts_with),
+    );
+    let on_stream = tcp && !steps.is_empty() && (only_stream || !needs_packet);
+    let on_packet = if on_stream { positioned && !only_stream || header.protocol != Protocol::Tcp && !only_stream } else { !only_stream };
+    let source_ports = variables.port_set(&header.source_ports).map_err(variable)?;
+    let destination_ports = variables.port_set(&header.destination_ports).map_err(variable)?;
+    let ports_matter =
+        matches!(header.protocol, Protocol::Tcp | Protocol::Udp | Protocol::Sctp) && !(source_ports.is_any() && destination_ports.is_any());
+    let ip_only = steps.is_empty()
+        && signature.flow.is_empty()
+        && signature.packet.iter().all(|test| matches!(test, PacketTest::IpProto { .. }))
+        && signature.flowbits.is_empty()
+        && !ports_matter
+        && !matches!(header.protocol, Protocol::TcpPacket | Protocol::TcpStream);
+    Ok(Compiled {
+        info: Arc::new(info),
+        protocol: header.protocol,
+        source: variables.address_set(&header.source).map_err(variable)?,
+        destination: variables.address_set(&header.destination).map_err(variable)?,
+        source_ports,
+        destination_ports,
+        both_ways: header.direction == bulkhead_rules::Direction::Both,
+        flow,
+        packet: signature.packet.clone(),
+        steps,
+        flowbits: signature.flowbits.iter().map(flowbits_step).collect(),
+        noalert: signature.noalert,
+        thresholds: signature.thresholds.clone(),
+        on_packet,
+        on_stream,
+        ip_only,
+    })
+}
+
+/// Keywords that look at one packet. `ip_proto` does not, in Suricata either.
+const fn forces_packet(test: &PacketTest) -> bool {
+    !matches!(test, PacketTest::IpProto { .. })
+}
+
+fn flowbits_step(bits: &Flowbits) -> FlowbitsStep {
+    FlowbitsStep { operation: bits.operation, names: bits.names.iter().map(|name| flowbit_hash(name)).collect() }
+}
+
+/// FNV-1a. Names are the rule authors' own, not hostile input.
+fn flowbit_hash(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn diagnostic(rule: &Rule, code: Code, message: String) -> Diagnostic {
+    Diagnostic {
+        code,
+        severity: code.severity(),
+        span: rule.span,
+        sid: Some(rule.signature.sid),
+        message,
+        label: code.label(),
+        help: None,
+        fix: None,
+    }
+}
+
+/// What stands for a rule in the first pass.
+#[derive(Debug, Clone)]
+struct Literal {
+    bytes: Vec<u8>,
+    nocase: bool,
+}
+
+/// The author's fast_pattern, else the longest content that must be there.
+fn choose_literal(rule: &Rule) -> Option<Literal> {
+    let contents = || {
+        rule.signature.buffers.iter().filter(|list| list.buffer == BufferName::Payload).flat_map(|list| &list.matches).filter_map(|found| {
+            match found {
+                Match::Content(content) if !content.negated => Some(content),
+                _ => None,
+            }
+        })
+    };
+    let chosen: &ContentMatch =
+        contents().find(|content| content.fast_pattern.is_some()).or_else(|| contents().max_by_key(|content| content.bytes.len()))?;
+    let bytes = match chosen.fast_pattern {
+        Some(FastPattern::Chop { offset, length }) => {
+            chosen.bytes.get(usize::from(offset)..usize::from(offset) + usize::from(length)).unwrap_or(&chosen.bytes)
+        }
+        Some(FastPattern::Whole | FastPattern::Only) | None => &chosen.bytes,
+    };
+    Some(Literal { bytes: bytes[..bytes.len().min(LITERAL_BYTES_MAX)].to_vec(), nocase: chosen.nocase })
+}
+
+impl Tables {
+    fn new(rules: &[Compiled], literals: &[Option<Literal>], class: ProtoClass, on_stream: bool) -> Self {
+        let table = |dir: Direction| Table::new(rules, literals, class, on_stream, dir);
+        Self { to_server: table(Direction::ToServer), to_client: table(Direction::ToClient) }
+    }
+
+    const fn of(&self, dir: Direction) -> &Table {
+        match dir {
+            Direction::ToServer => &self.to_server,
+            Direction::ToClient => &self.to_client,
+        }
+    }
+}
+
+impl Table {
+    fn new(rules: &[Compiled], literals: &[Option<Literal>], class: ProtoClass, on_stream: bool, dir: Direction) -> Self {
+        let (mut any, mut destination, mut source) = (Vec::new(), Vec::new(), Vec::new());
+        for (id, rule) in rules.iter().enumerate() {
+            let id = id as RuleId;
+            // A stream rule is tried on packets that no stream takes in; TCP keeps those in the stream's table.
+            let wanted = if on_stream { rule.on_stream } else { rule.on_packet || (rule.on_stream && class != ProtoClass::Tcp) };
+            if !wanted || !rule.in_class(class) || rule.flow.direction.is_some_and(|only| only != dir) {
+                continue;
+            }
+            let ports = matches!(class, ProtoClass::Tcp | ProtoClass::Udp) || rule.protocol == Protocol::Sctp;
+            match (ports && !rule.destination_ports.is_any(), ports && !rule.source_ports.is_any(), rule.both_ways) {
+                (false, false, _) => any.push(id),
+                (true, _, false) => destination.push((id, rule.destination_ports.ranges())),
+                (false, true, false) => source.push((id, rule.source_ports.ranges())),
+                // The other way round the sides change.
+                (true, _, true) => {
+                    destination.push((id, rule.destination_ports.ranges()));
+                    source.push((id, rule.destination_ports.ranges()));
+                }
+                (false, true, true) => {
+                    source.push((id, rule.source_ports.ranges()));
+                    destination.push((id, rule.source_ports.ranges()));
+                }
+            }
+        }
+        Self {
+            any: Group::new(any, rules, literals),
+            by_destination: Ports::new(&destination, rules, literals),
+            by_source: Ports::new(&source, rules, literals),
+        }
+    }
+
+    fn groups(&self, source_port: u16, destination_port: u16) -> [&Group; 3] {
+        [&self.any, self.by_destination.group(destination_port), self.by_source.group(source_port)]
+    }
+}
+
+static NO_RULES: std::sync::LazyLock<Group> = std::sync::LazyLock::new(Group::default);
+
+impl Ports {
+    fn new(members: &[(RuleId, &[(u16, u16)])], rules: &[Compiled], literals: &[Option<Literal>]) -> Self {
+        if members.is_empty() {
+            return Self::default();
+        }
+        // Sweep over the ports: at each one where a range begins or ends the set of rules changes.
+        let mut changes: BTreeMap<u32, Vec<(RuleId, bool)>> = BTreeMap::from([(0, Vec::new())]);
+        for (id, ranges) in members {
+            for (first, last) in *ranges {
+                changes.entry(u32::from(*first)).or_default().push((*id, true));
+                changes.entry(u32::from(*last) + 1).or_default().push((*id, false));
+            }
+        }
+        let mut built = Self::default();
+        let mut known: BTreeMap<Vec<RuleId>, u32> = BTreeMap::new();
+        let mut open: std::collections::BTreeSet<RuleId> = std::collections::BTreeSet::new();
+        let mut overflow: Option<u32> = None;
+        for (port, events) in changes {
+            for (id, begins) in events {
+                if begins {
+                    open.insert(id)
+                } else {
+                    open.remove(&id)
+                };
+            }
+            let Ok(port) = u16::try_from(port) else { break };
+            let set: Vec<RuleId> = open.iter().copied().collect();
+            let group = match known.get(&set) {
+                Some(group) => *group,
+                None if built.groups.len() < PORT_GROUPS_MAX || set.is_empty() => {
+                    built.groups.push(Group::new(set.clone(), rules, literals));
+                    let group = built.groups.len() as u32 - 1;
+                    known.insert(set, group);
+                    group
+                }
+                None => *overflow.get_or_insert_with(|| {
+                    let mut all: Vec<RuleId> = members.iter().map(|(id, _)| *id).collect();
+                    all.sort_unstable();
+                    all.dedup();
+                    built.groups.push(Group::new(all, rules, literals));
+                    built.groups.len() as u32 - 1
+                }),
+            };
+            built.starts.push(port);
+            built.group.push(group);
+        }
+        built
+    }
+
+    fn group(&self, port: u16) -> &Group {
+        let after = self.starts.partition_point(|start| *start <= port);
+        match after.checked_sub(1).and_then(|index| self.groups.get(self.group[index] as usize)) {
+            Some(group) => group,
+            None => &NO_RULES,
+        }
+    }
+}
+
+impl Group {
+    fn new(all: Vec<RuleId>, rules: &[Compiled], literals: &[Option<Literal>]) -> Self {
+        let mut numbers: BTreeMap<(Vec<u8>, bool), usize> = BTreeMap::new();
+        let mut group = Self::default();
+        let mut found: Vec<(Vec<u8>, bool)> = Vec::new();
+        for id in &all {
+            let steps = &rules[*id as usize].steps;
+            let span = steps.span.or_else(|| steps.reach.and_then(|reach| usize::try_from(reach).ok()));
+            group.lookback = group.lookback.max(span.map_or(usize::MAX, |span| span.saturating_sub(1)));
+            match &literals[*id as usize] {
+                None => group.always.push(*id),
+                Some(literal) => {
+                    let key = (literal.bytes.clone(), literal.nocase);
+                    let number = *numbers.entry(key.clone()).or_insert_with(|| {
+                        found.push(key);
+                        group.owners.push(Vec::new());
+                        group.owners.len() - 1
+                    });
+                    group.owners[number].push(*id);
+                }
+            }
+        }
+        if group.always.iter().all(|id| rules[*id as usize].steps.is_empty()) && group.owners.is_empty() {
+            group.lookback = 0;
+        }
+        group.prefilter = Prefilter::new(found.iter().map(|(bytes, nocase)| (bytes.as_slice(), *nocase)));
+        group.all = all;
+        group
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+}
