@@ -351,3 +351,6 @@ counters! {
         ended_shutdown => "flow.end.shutdown",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -205,6 +205,23 @@ impl<S> FlowTable<S> {
         self.chunks.iter_mut().flat_map(|chunk| chunk.iter_mut()).filter_map(|slot| slot.flow.as_mut())
     }
 
+    /// Flows reachable through the lists, which must be in order.
+    #[cfg(test)]
+    pub(super) fn listed(&self) -> usize {
+        let mut count = 0;
+        for list in self.lists {
+            let (mut at, mut last) = (list.oldest, Timestamp(0));
+            while at != 0 {
+                let flow = self.slot(at).flow.as_ref().expect("a flow in a list");
+                assert!(flow.last >= last);
+                last = flow.last;
+                count += 1;
+                at = self.slot(at).newer;
+            }
+        }
+        count
+    }
+
     fn is_over(&self, link: Link, now: Timestamp, epoch: u64, tuple: &Tuple, packet: &Packet<'_>) -> (Direction, Option<FlowEnd>) {
         let Some(flow) = &self.slot(link).flow else { return (Direction::ToServer, None) };
         let dir = direction(flow, tuple);

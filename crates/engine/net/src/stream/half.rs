@@ -131,8 +131,12 @@ impl Half {
         self.acked = BASE;
     }
 
-    pub(super) const fn start_guessed(&mut self, seq: u32) {
+    /// `acked`: because the other side acknowledges everything before.
+    pub(super) const fn start_guessed(&mut self, seq: u32, acked: bool) {
         self.start_at(seq);
+        if !acked {
+            self.acked = 0;
+        }
         self.guess = true;
         self.partial = true;
     }
@@ -234,7 +238,7 @@ impl Half {
         }
         let at = self.position(ack);
         if self.guess {
-            self.start_guessed(ack);
+            self.start_guessed(ack, true);
             return Ok(());
         }
         if at > self.highest && enforce && !self.partial {
@@ -283,7 +287,9 @@ impl Half {
         }
         if self.guess && (!payload.is_empty() || fin) {
             // Picked up here. `partial` stays: what was in flight before may still arrive.
+            let acked = (self.acked > 0).then_some(self.first_seq);
             self.start_at(tcp.seq);
+            self.acked = acked.map_or(0, |seq| self.position(seq));
             self.last_run = (self.next, self.next);
         }
         let start = self.position(tcp.seq) + u64::from(tcp.flags.syn());

@@ -721,12 +721,12 @@ impl TcpStream {
             }
         }
         if !half.is_started() {
-            half.start_guessed(tcp.seq);
+            half.start_guessed(tcp.seq, false);
         }
         if !other.is_started() {
             // What a peer acknowledges is what it expects next. After a handshake nothing can have passed
             // before; in the middle of a connection something may be in flight, so it is only a guess.
-            if half.saw_syn() { other.start_at(tcp.ack) } else { other.start_guessed(tcp.ack) }
+            if half.saw_syn() { other.start_at(tcp.ack) } else { other.start_guessed(tcp.ack, true) }
         }
         if phase < Phase::Established {
             self.phase = Phase::Established;

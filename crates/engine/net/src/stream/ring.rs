@@ -45,29 +45,32 @@ impl Ring {
             self.len = 0;
             return;
         }
-        let kept = &bytes[bytes.len().saturating_sub(size)..];
-        let start = self.slot(self.end - kept.len() as u64);
-        let first = kept.len().min(size - start);
-        let (head, tail) = kept.split_at(first);
-        self.buffer[start..start + first].copy_from_slice(head);
-        self.buffer[..tail.len()].copy_from_slice(tail);
+        let kept = bytes.get(bytes.len().saturating_sub(size)..).unwrap_or_default();
+        write(&mut self.buffer, self.end - kept.len() as u64, kept);
         self.len = wanted.min(size);
     }
 
     /// Compares the bytes at position `at`, which end at or before the ring's end.
     pub(super) fn compare(&self, at: u64, bytes: &[u8]) -> Compared {
+        if bytes.is_empty() {
+            return Compared::Equal;
+        }
+        if self.len == 0 {
+            return Compared::Forgotten;
+        }
+        if at + bytes.len() as u64 > self.end {
+            return Compared::Different;
+        }
         let start = self.end - self.len as u64;
         let missing = start.saturating_sub(at).min(bytes.len() as u64) as usize;
-        let known = &bytes[missing..];
-        if !known.is_empty() {
-            let from = self.slot(at + missing as u64);
-            let first = known.len().min(self.buffer.len() - from);
-            let (head, tail) = known.split_at(first);
-            if at + bytes.len() as u64 > self.end || self.buffer[from..from + first] != *head || self.buffer[..tail.len()] != *tail {
-                return Compared::Different;
-            }
+        let known = bytes.get(missing..).unwrap_or_default();
+        let [head, tail] = self.read(at + missing as u64, known.len());
+        let same = known.split_at_checked(head.len()).is_some_and(|(first, second)| first == head && second == tail);
+        match (same, missing) {
+            (false, _) => Compared::Different,
+            (true, 0) => Compared::Equal,
+            (true, _) => Compared::Forgotten,
         }
-        if missing == 0 { Compared::Equal } else { Compared::Forgotten }
     }
 
     pub(super) fn free(&mut self, budget: &mut Budget) {
@@ -87,18 +90,30 @@ impl Ring {
             return;
         }
         let mut buffer = vec![0; size];
-        for (at, byte) in (self.end - self.len as u64..self.end).zip(self.bytes()) {
-            buffer[at as usize & (size - 1)] = byte;
-        }
+        let start = self.end - self.len as u64;
+        let [head, tail] = self.read(start, self.len);
+        write(&mut buffer, start, head);
+        write(&mut buffer, start + head.len() as u64, tail);
         self.buffer = buffer;
     }
 
-    fn bytes(&self) -> impl Iterator<Item = u8> + '_ {
-        (self.end - self.len as u64..self.end).map(|at| self.buffer[self.slot(at)])
+    /// `len` bytes from position `at` on, in two parts where the buffer wraps. Both lie within the ring.
+    fn read(&self, at: u64, len: usize) -> [&[u8]; 2] {
+        let from = at as usize & self.buffer.len().wrapping_sub(1);
+        let first = len.min(self.buffer.len().saturating_sub(from));
+        [self.buffer.get(from..from + first).unwrap_or_default(), self.buffer.get(..len - first).unwrap_or_default()]
     }
+}
 
-    fn slot(&self, at: u64) -> usize {
-        at as usize & self.buffer.len().wrapping_sub(1)
+/// Writes at most `buffer.len()` bytes, wrapping.
+fn write(buffer: &mut [u8], at: u64, bytes: &[u8]) {
+    let from = at as usize & buffer.len().wrapping_sub(1);
+    let (head, tail) = bytes.split_at(bytes.len().min(buffer.len().saturating_sub(from)));
+    if let Some(place) = buffer.get_mut(from..from + head.len()) {
+        place.copy_from_slice(head);
+    }
+    if let Some(place) = buffer.get_mut(..tail.len()) {
+        place.copy_from_slice(tail);
     }
 }
 
