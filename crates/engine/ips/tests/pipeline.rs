@@ -1,0 +1,302 @@
+//! What the pipeline says to packets.
+
+mod kit;
+
+use bulkhead_ips::{DropScope, EngineEvent, PipelineConfig};
+use bulkhead_model::{BypassReason, DropReason, Verdict};
+use kit::*;
+
+const EVIL: &str = r#"drop tcp any any -> any 80 (msg:"exploit"; flow:established,to_server; content:"/bin/sh"; nocase; sid:1; rev:2; classtype:web-application-attack; reference:cve,2021-1;)"#;
+
+#[test]
+fn an_exploit_split_over_segments_condemns_its_flow() {
+    let mut bench = Bench::new(EVIL);
+    let mut connection = Connection::new(40000, 80);
+    assert_eq!(connection.open(&mut bench).verdict, Verdict::Accept);
+    assert_eq!(connection.request(&mut bench, b"GET /?x=/bi").verdict, Verdict::Accept);
+    let outcome = connection.request(&mut bench, b"N/Sh HTTP/1.1\r\n");
+    assert_eq!(outcome.verdict, Verdict::DropFlow(DropReason::Rule));
+    let rule = outcome.rule.unwrap();
+    assert_eq!((rule.sid, rule.rev, rule.priority, rule.category.as_str()), (1, 2, 1, "Web Application Attack"));
+    assert_eq!(connection.request(&mut bench, b"more").verdict, Verdict::Drop(DropReason::Flow));
+    assert_eq!(connection.reply(&mut bench, b"answer").verdict, Verdict::Drop(DropReason::Flow));
+    let alerts = bench.alerts();
+    assert_eq!(alerts.len(), 1);
+    assert!(alerts[0].blocked && alerts[0].stream && alerts[0].excerpt.ends_with(b"/biN/Sh"));
+    assert!(
+        bench.events.iter().any(|event| matches!(event, EngineEvent::Drop(drop) if drop.carried_out && drop.reason == DropReason::Rule))
+    );
+}
+
+#[test]
+fn monitor_mode_lets_go_and_says_once_what_protect_would_do() {
+    let mut bench = Bench::new(EVIL);
+    bench.protect = false;
+    let mut connection = Connection::new(40000, 80);
+    connection.open(&mut bench);
+    for _ in 0..3 {
+        let outcome = connection.request(&mut bench, b"GET /bin/sh\r\n");
+        assert_eq!(outcome.verdict, Verdict::Accept);
+        assert_eq!(outcome.would, Some(Verdict::DropFlow(DropReason::Rule)));
+    }
+    assert_eq!(connection.request(&mut bench, b"harmless").would, None);
+    let alerts = bench.alerts();
+    assert_eq!(alerts.len(), 1);
+    assert!(alerts[0].would_have_blocked && !alerts[0].blocked);
+}
+
+#[test]
+fn a_segment_that_comes_early_is_judged_in_its_place() {
+    let mut bench = Bench::new(EVIL);
+    let mut connection = Connection::new(40000, 80);
+    connection.open(&mut bench);
+    assert!(bench.send(&connection.from_client(4, ACK, b"n/sh")).verdict.passes());
+    assert_eq!(bench.send(&connection.from_client(0, ACK, b"/bi")).verdict, Verdict::Accept);
+    assert_eq!(bench.sids(), Vec::<u32>::new());
+    // One byte is missing between them: "/bi" + "?" + "n/sh" is not the exploit, "/bi" "n/sh" shifted is.
+    let mut bench = Bench::new(EVIL);
+    connection.open(&mut bench);
+    assert!(bench.send(&connection.from_client(3, ACK, b"n/sh")).verdict.passes());
+    assert!(!bench.send(&connection.from_client(0, ACK, b"/bi")).verdict.passes());
+    assert_eq!(bench.sids(), [1]);
+    // The half that was taken early does not get through with a retransmission of the first.
+    assert!(!bench.send(&connection.from_client(0, ACK, b"/bi")).verdict.passes());
+}
+
+#[test]
+fn bytes_that_differ_from_judged_ones_are_dropped() {
+    let mut bench = Bench::new(EVIL);
+    let mut connection = Connection::new(40000, 80);
+    connection.open(&mut bench);
+    assert_eq!(bench.send(&connection.from_client(0, ACK, b"/xxx/xx")).verdict, Verdict::Accept);
+    assert_eq!(bench.send(&connection.from_client(0, ACK, b"/bin/sh")).verdict, Verdict::Drop(DropReason::StreamConflict));
+    assert_eq!(bench.send(&connection.from_client(0, ACK, b"/xxx/xx")).verdict, Verdict::Accept);
+}
+
+#[test]
+fn ports_direction_and_state_select_rules() {
+    let rules = [
+        r#"alert tcp any any -> any [80,8000:8080] (msg:"port"; content:"abc"; sid:1;)"#,
+        r#"alert tcp any 80 -> any any (msg:"from port"; content:"abc"; sid:2;)"#,
+        r#"alert tcp any any <> any 80 (msg:"both"; content:"abc"; sid:3;)"#,
+        r#"alert tcp any any -> any any (msg:"to client"; flow:to_client; content:"abc"; sid:4;)"#,
+        r#"alert udp any any -> any any (msg:"udp"; content:"abc"; sid:5;)"#,
+        r#"alert ip any any -> any any (msg:"ip"; content:"abc"; sid:6;)"#,
+        r#"alert tcp any any -> any 443 (msg:"other port"; content:"abc"; sid:7;)"#,
+        r#"alert tcp-pkt any any -> any any (msg:"packet"; content:"abc"; sid:8;)"#,
+        r#"alert tcp any any -> any any (msg:"syn"; flags:S,12; sid:9;)"#,
+        r#"alert tcp any any -> any any (msg:"not yet"; flow:not_established; flags:S; sid:10;)"#,
+    ]
+    .join("\n");
+    let mut bench = Bench::new(&rules);
+    let mut connection = Connection::new(40000, 80);
+    connection.open(&mut bench);
+    assert_eq!(bench.sids(), [9, 10]);
+    bench.events.clear();
+    connection.request(&mut bench, b"xabcx");
+    assert_eq!(bench.sids(), [1, 3, 6, 8]);
+    bench.events.clear();
+    connection.reply(&mut bench, b"xabcx");
+    assert_eq!(bench.sids(), [2, 3, 4, 6, 8]);
+    bench.events.clear();
+    bench.send(&udp((CLIENT, 5000), (SERVER, 80), b"xabcx"));
+    assert_eq!(bench.sids(), [5, 6]);
+}
+
+#[test]
+fn home_net_is_the_protected_workload() {
+    let rules = [
+        r#"alert tcp $EXTERNAL_NET any -> $HOME_NET any (msg:"in"; content:"abc"; sid:1;)"#,
+        r#"alert tcp $HOME_NET any -> $EXTERNAL_NET any (msg:"out"; content:"abc"; sid:2;)"#,
+    ]
+    .join("\n");
+    for (home, expected) in [(Some(SERVER), vec![1]), (Some(CLIENT), vec![2]), (None, vec![])] {
+        let mut bench = Bench::new(&rules);
+        bench.home = home;
+        let mut connection = Connection::new(40000, 80);
+        connection.open(&mut bench);
+        connection.request(&mut bench, b"abc");
+        assert_eq!(bench.sids(), expected);
+    }
+}
+
+#[test]
+fn packet_keywords_look_at_one_packet() {
+    let rules = [
+        r#"alert tcp any any -> any any (msg:"dsize"; dsize:4; content:"ab"; sid:1;)"#,
+        r#"alert icmp any any -> any any (msg:"ping"; itype:8; icode:0; sid:2;)"#,
+        r#"alert ip any any -> any any (msg:"ttl"; ttl:<10; sid:3;)"#,
+        r#"alert udp any any -> any any (msg:"same"; sameip; sid:4;)"#,
+        r#"alert ip any any -> any any (msg:"proto"; ip_proto:17; sid:5;)"#,
+        r#"alert ip any any -> any any (msg:"df"; fragbits:D; dsize:3; sid:6;)"#,
+    ]
+    .join("\n");
+    let mut bench = Bench::new(&rules);
+    let mut connection = Connection::new(40000, 80);
+    connection.open(&mut bench);
+    connection.request(&mut bench, b"aabb");
+    connection.request(&mut bench, b"aabbcc");
+    assert_eq!(bench.sids(), [1]);
+    bench.events.clear();
+    bench.send(&icmp(CLIENT, SERVER, 8, 0, b"\0\x01\0\x01ping"));
+    bench.send(&icmp(SERVER, CLIENT, 0, 0, b"\0\x01\0\x01ping"));
+    assert_eq!(bench.sids(), [2]);
+    bench.events.clear();
+    bench.send(&udp((CLIENT, 1), (CLIENT, 2), b"abc"));
+    assert_eq!(bench.sids(), [4, 5, 6]);
+    // Only addresses and the protocol decide: once per flow and direction.
+    bench.events.clear();
+    bench.send(&udp((CLIENT, 1), (CLIENT, 2), b"abcd"));
+    assert_eq!(bench.sids(), [4]);
+}
+
+#[test]
+fn flowbits_thresholds_and_noalert_hold_rules_back() {
+    let rules = [
+        r#"alert tcp any any -> any any (msg:"set"; content:"login"; flowbits:set,in; flowbits:noalert; sid:1;)"#,
+        r#"alert tcp any any -> any any (msg:"isset"; content:"root"; flowbits:isset,in; sid:2;)"#,
+        r#"alert tcp any any -> any any (msg:"limit"; content:"tick"; threshold:type limit, track by_src, count 2, seconds 60; sid:3;)"#,
+        r#"alert tcp any any -> any any (msg:"filter"; content:"tick"; detection_filter:track by_dst, count 3, seconds 60; sid:4;)"#,
+    ]
+    .join("\n");
+    let mut bench = Bench::new(&rules);
+    let mut connection = Connection::new(40000, 80);
+    connection.open(&mut bench);
+    connection.request(&mut bench, b"root ");
+    connection.request(&mut bench, b"login ");
+    assert_eq!(bench.sids(), Vec::<u32>::new());
+    connection.request(&mut bench, b"root ");
+    assert_eq!(bench.sids(), [2]);
+    bench.events.clear();
+    for _ in 0..5 {
+        connection.request(&mut bench, b"tick ");
+    }
+    assert_eq!(bench.sids(), [3, 3, 4, 4]);
+}
+
+#[test]
+fn a_pass_rule_takes_the_flow_out_of_inspection() {
+    let mut bench = Bench::new(&format!("{EVIL}\npass tcp any any -> any 80 (msg:\"trusted\"; content:\"token=1\"; sid:9;)"));
+    let mut connection = Connection::new(40000, 80);
+    connection.open(&mut bench);
+    assert_eq!(connection.request(&mut bench, b"token=1 /bin/sh").verdict, Verdict::BypassFlow(BypassReason::Policy));
+    assert_eq!(connection.request(&mut bench, b"/bin/sh").verdict, Verdict::BypassFlow(BypassReason::Policy));
+    assert!(bench.sids().is_empty());
+}
+
+#[test]
+fn reject_gives_the_numbers_for_both_resets() {
+    let mut bench = Bench::new(r#"rejectboth tcp any any -> any 80 (msg:"no"; content:"evil"; sid:1;)"#);
+    let mut connection = Connection::new(40000, 80);
+    connection.open(&mut bench);
+    let outcome = connection.request(&mut bench, b"evil");
+    assert_eq!(outcome.verdict, Verdict::Reject(DropReason::Rule));
+    let reset = outcome.tcp_reset.unwrap();
+    assert_eq!((reset.seq_to_destination, reset.ack_to_destination), (1000, 9000));
+    assert_eq!((reset.seq_to_source, reset.ack_to_source), (9000, 1004));
+    assert!(reset.to_source && reset.to_destination);
+}
+
+#[test]
+fn what_no_rule_can_match_is_bypassed_after_the_handshake() {
+    let mut bench = Bench::new(EVIL);
+    let mut connection = Connection::new(40000, 5432);
+    assert_eq!(connection.open(&mut bench).verdict, Verdict::BypassFlow(BypassReason::NoRule));
+    assert_eq!(connection.request(&mut bench, b"x").verdict, Verdict::BypassFlow(BypassReason::NoRule));
+    assert_eq!(bench.send(&udp((CLIENT, 1), (SERVER, 2), b"x")).verdict, Verdict::BypassFlow(BypassReason::NoRule));
+    // Other rules, and it is looked at again.
+    bench.pipeline.swap_rules(ruleset(r#"alert udp any any -> any any (msg:"u"; content:"x"; sid:3;)"#));
+    assert_eq!(bench.send(&udp((CLIENT, 1), (SERVER, 2), b"x")).verdict, Verdict::Accept);
+    assert_eq!(bench.sids(), [3]);
+}
+
+#[test]
+fn depth_and_ciphertext_end_inspection() {
+    let config = PipelineConfig { stream_depth: 10, ..PipelineConfig::default() };
+    let mut bench = Bench::with(config, EVIL);
+    let mut connection = Connection::new(40000, 80);
+    connection.open(&mut bench);
+    assert_eq!(connection.request(&mut bench, b"12345").verdict, Verdict::Accept);
+    assert_eq!(connection.request(&mut bench, b"67890").verdict, Verdict::BypassDirection(BypassReason::Depth));
+    assert_eq!(connection.reply(&mut bench, b"1").verdict, Verdict::Accept);
+
+    let mut bench = Bench::new(EVIL);
+    let mut connection = Connection::new(40001, 80);
+    connection.open(&mut bench);
+    connection.request(&mut bench, &[22, 3, 1, 0, 2, 1, 2]);
+    connection.reply(&mut bench, &[22, 3, 3, 0, 1, 2, 23, 3, 3, 0, 1, 9]);
+    assert_eq!(connection.request(&mut bench, &[23, 3, 3, 0, 1, 9]).verdict, Verdict::BypassFlow(BypassReason::Encrypted));
+}
+
+#[test]
+fn a_reload_keeps_flows_and_what_was_seen_of_them() {
+    let mut bench = Bench::new(EVIL);
+    let mut connection = Connection::new(40000, 80);
+    connection.open(&mut bench);
+    connection.request(&mut bench, b"GET /bin/");
+    bench.pipeline.swap_rules(ruleset(&format!("{EVIL}\nalert tcp any any -> any any (msg:\"x\"; content:\"zzz\"; sid:5;)")));
+    assert!(!connection.request(&mut bench, b"sh").verdict.passes());
+}
+
+#[test]
+fn malformed_frames_have_a_stated_verdict() {
+    let mut bench = Bench::new(EVIL);
+    let connection = Connection::new(40000, 80);
+    let good = connection.from_client(0, ACK, b"hello");
+    for cut in 14..good.len() {
+        assert_eq!(bench.send(&good[..cut]).verdict, Verdict::Drop(DropReason::Malformed), "{cut}");
+    }
+    let mut wrong_sum = good.clone();
+    let last = wrong_sum.len() - 1;
+    wrong_sum[last] ^= 1;
+    assert_eq!(bench.send(&wrong_sum).verdict, Verdict::Drop(DropReason::Malformed));
+    bench.protect = false;
+    let outcome = bench.send(&wrong_sum);
+    assert_eq!((outcome.verdict, outcome.would), (Verdict::Accept, Some(Verdict::Drop(DropReason::Malformed))));
+}
+
+#[test]
+fn fragments_are_judged_whole_and_never_bypassed() {
+    let mut bench = Bench::new(r#"drop udp any any -> any 53 (msg:"u"; content:"exploit"; sid:1;)"#);
+    let whole = udp((CLIENT, 1000), (SERVER, 53), b"an exploit in two pieces");
+    let datagram = &whole[34..];
+    let piece = |offset: usize, end: usize| {
+        let mut ip = ipv4(CLIENT, SERVER, 17, &datagram[offset..end]);
+        let more = u16::from(end < datagram.len()) << 13;
+        ip[6..8].copy_from_slice(&(more | (offset / 8) as u16).to_be_bytes());
+        ip[10..12].fill(0);
+        let sum = ip[..20].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum::<u32>();
+        let sum = !(((sum & 0xffff) + (sum >> 16)) as u16);
+        ip[10..12].copy_from_slice(&sum.to_be_bytes());
+        ethernet(&ip)
+    };
+    assert_eq!(bench.send(&piece(0, 16)).verdict, Verdict::Accept);
+    assert!(!bench.send(&piece(16, datagram.len())).verdict.passes());
+    assert_eq!(bench.sids(), [1]);
+}
+
+#[test]
+fn rules_may_take_single_packets_away() {
+    let config = PipelineConfig { drop_scope: DropScope::Matched, ..PipelineConfig::default() };
+    let mut bench = Bench::with(config, r#"drop udp any any -> any any (msg:"u"; content:"bad"; sid:1;)"#);
+    assert_eq!(bench.send(&udp((CLIENT, 1), (SERVER, 2), b"bad")).verdict, Verdict::Drop(DropReason::Rule));
+    assert_eq!(bench.send(&udp((CLIENT, 1), (SERVER, 2), b"good")).verdict, Verdict::Accept);
+}
+
+#[test]
+fn caps_hold_under_a_flood_of_flows() {
+    let mut config = PipelineConfig::default();
+    config.flow.flows_max = 100;
+    config.events_max = 50;
+    let mut bench = Bench::with(config, r#"alert udp any any -> any any (msg:"u"; content:"x"; sid:1;)"#);
+    for port in 0..5_000u16 {
+        let frame = udp((CLIENT, port), (SERVER, 53), b"x");
+        let meta = bulkhead_ips::PacketMeta::captured(bulkhead_ips::LinkType::Ethernet, frame.len() as u32, true);
+        bench.pipeline.packet(bench.now, &meta, &frame, &mut ());
+    }
+    assert_eq!(bench.pipeline.flows(), 100);
+    let stats = *bench.pipeline.stats();
+    assert_eq!(bench.pipeline.drain_events().count(), 50);
+    assert_eq!(stats.alerts, 5_000);
+    assert!(stats.lost_alerts > 0 && stats.lost_flow_ends > 0);
+}
