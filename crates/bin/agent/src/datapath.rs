@@ -91,20 +91,11 @@ impl Datapath {
             Some(Err(error)) => (None, Some(error.to_string())),
             None => (None, None),
         };
+        let host_tap = TapPlace { ifindex: tap_ifindex, queue: 0, queues: workers as u32 };
+        // Before the first heartbeat: an earlier agent's interfaces must not be led to its TAP, which is gone.
+        let path = Path::new(object, Arc::clone(&maps), pins, host_tap)?;
         let workers = Workers::start(tap.into_queues(), judge, &maps)?;
-        let host_tap = TapPlace { ifindex: tap_ifindex, queue: 0, queues: workers.count() as u32 };
-        let path = Path::new(object, Arc::clone(&maps), pins, host_tap);
-        Ok(Self {
-            path,
-            workers,
-            maps,
-            resumed,
-            guard,
-            guard_missing,
-            tap_ifindex,
-            inside_taps: HashMap::new(),
-            _return_link: return_link,
-        })
+        Ok(Self { path, workers, maps, resumed, guard, guard_missing, tap_ifindex, inside_taps: HashMap::new(), _return_link: return_link })
     }
 
     pub fn tap_ifindex(&self) -> u32 {
@@ -154,9 +145,10 @@ impl Datapath {
         }
     }
 
-    /// Stops the workers, leaving programs and maps in place: what is not judged fails by policy.
-    pub fn stop(self) {
-        self.workers.stop();
+    /// Ends without taking the programs off: from this moment on nothing new is held, what was held is judged, and
+    /// the next packets fail by policy until another agent comes.
+    pub fn leave(self) {
+        self.workers.leave(&self.maps);
     }
 
     /// Takes everything down: links, TAPs, pins.

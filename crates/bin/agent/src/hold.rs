@@ -32,7 +32,7 @@ pub const IDLE_MS: u64 = 100;
 /// Judges a frame. Implementations are shared by all workers.
 pub trait Judge: Send + Sync {
     /// `port` and `to_container` say at which interface and in which direction; `verified`: the checksum was made on
-    /// this host or checked by the kernel. `frame` begins with its Ethernet header.
+    /// this host or checked by the kernel.
     fn judge(&self, now: Timestamp, held: Held<'_>) -> Verdict;
     /// Called about every [`IDLE_MS`] by the worker with this index.
     fn idle(&self, now: Timestamp, worker: usize);
@@ -40,11 +40,20 @@ pub trait Judge: Send + Sync {
     fn broken(&self, port: u16) -> Verdict;
 }
 
+/// What a held packet begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    Ethernet,
+    Ip,
+}
+
 #[derive(Debug, Clone, Copy)]
 pub struct Held<'a> {
+    /// 0 on the fallback path, which knows no interfaces.
     pub port: u16,
     pub to_container: bool,
     pub verified: bool,
+    pub link: Link,
     pub frame: &'a [u8],
 }
 
@@ -80,8 +89,14 @@ impl HoldStats {
 /// A TAP queue for a worker to read, or one to let go.
 pub enum Order {
     /// `only`: frames of another port are not accepted from this TAP (it stands in a container's namespace).
-    Add { key: u64, queue: TapQueue, only: Option<u16> },
-    Remove { key: u64 },
+    Add {
+        key: u64,
+        queue: TapQueue,
+        only: Option<u16>,
+    },
+    Remove {
+        key: u64,
+    },
 }
 
 /// All workers of the hold path.
@@ -89,6 +104,7 @@ pub struct Workers {
     orders: Vec<(Mutex<Sender<Order>>, EventFd)>,
     threads: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
+    leaving: Arc<AtomicBool>,
     pub stats: Arc<HoldStats>,
 }
 
@@ -98,7 +114,14 @@ impl Workers {
         let stop = Arc::new(AtomicBool::new(false));
         let stats = Arc::new(HoldStats::default());
         let cpus = sched::affinity().unwrap_or_default();
-        let mut workers = Self { orders: Vec::new(), threads: Vec::new(), stop: Arc::clone(&stop), stats: Arc::clone(&stats) };
+        let leaving = Arc::new(AtomicBool::new(false));
+        let mut workers = Self {
+            orders: Vec::new(),
+            threads: Vec::new(),
+            stop: Arc::clone(&stop),
+            leaving: Arc::clone(&leaving),
+            stats: Arc::clone(&stats),
+        };
         for (index, queue) in queues.into_iter().enumerate() {
             let (sender, receiver) = channel();
             let wake = EventFd::new().map_err(io::Error::other)?;
@@ -113,6 +136,7 @@ impl Workers {
                 maps: Arc::clone(maps),
                 stats: Arc::clone(&stats),
                 stop: Arc::clone(&stop),
+                leaving: Arc::clone(&leaving),
             };
             maps.shared.beat(index, monotonic_ns());
             let _ = sender.send(Order::Add { key: 1, queue, only: None });
@@ -142,6 +166,17 @@ impl Workers {
         }
     }
 
+    /// As [`Self::stop`], but first nothing new comes: the heartbeats are set to the beginning of time, and the workers
+    /// judge what still waits in their queues.
+    pub fn leave(self, maps: &PathMaps) {
+        self.leaving.store(true, Ordering::Relaxed);
+        for queue in 0..self.threads.len() {
+            maps.shared.beat(queue, 0);
+        }
+        thread::sleep(Duration::from_millis(2 * IDLE_MS));
+        self.stop();
+    }
+
     pub fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
         for (_, wake) in &self.orders {
@@ -164,6 +199,7 @@ struct Worker {
     maps: Arc<PathMaps>,
     stats: Arc<HoldStats>,
     stop: Arc<AtomicBool>,
+    leaving: Arc<AtomicBool>,
 }
 
 const WAKE: u64 = 0;
@@ -185,7 +221,9 @@ impl Worker {
                 return;
             }
             let beat = monotonic_ns();
-            self.maps.shared.beat(self.index, beat);
+            if !self.leaving.load(Ordering::Relaxed) {
+                self.maps.shared.beat(self.index, beat);
+            }
             self.stats.wakeups.fetch_add(1, Ordering::Relaxed);
             let now = wall_clock();
             for event in &events {
@@ -258,7 +296,10 @@ impl Worker {
         // Bits of virtio_net_hdr.flags: 1 checksum still to be filled in, 2 checksum verified.
         let verified = held[0] & 3 != 0;
         let judged = catch_unwind(AssertUnwindSafe(|| {
-            self.judge.judge(now, Held { port: tag.port, to_container: tag.to_container, verified, frame: frame::frame(held) })
+            self.judge.judge(
+                now,
+                Held { port: tag.port, to_container: tag.to_container, verified, link: Link::Ethernet, frame: frame::frame(held) },
+            )
         }));
         let verdict = judged.unwrap_or_else(|_| {
             self.stats.panics.fetch_add(1, Ordering::Relaxed);

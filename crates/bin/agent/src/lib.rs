@@ -1,8 +1,21 @@
 //! The composition root: builds the path, the engine, the inventory, the store and the API, and joins them.
+//! `supervise.rs` is the agent's life, `datapath.rs` and `hold.rs` a packet's, `record.rs` an alert's.
 #![forbid(unsafe_code)]
 
+mod backend;
+pub mod coverage;
 pub mod datapath;
+mod engine;
+mod files;
 pub mod frame;
 pub mod hold;
+mod nfqueue;
 pub mod path;
-pub mod registry;
+mod record;
+mod registry;
+mod rulebook;
+mod state;
+pub mod supervise;
+mod sync;
+
+pub use supervise::{Error, RunOptions, down, run};

@@ -121,13 +121,26 @@ pub struct Path {
 
 impl Path {
     /// `object` is loaded; its return program is already on the host's TAP.
-    pub fn new(object: PathObject, maps: std::sync::Arc<PathMaps>, options: PathOptions, host_tap: TapPlace) -> Self {
+    pub fn new(object: PathObject, maps: std::sync::Arc<PathMaps>, options: PathOptions, host_tap: TapPlace) -> Result<Self, Error> {
         let generation = maps.shared.generation();
         // What an earlier agent left: rows of numbers that mean nothing now.
         for (key, _) in maps.pairs() {
             let _ = maps.remove_pair(&key);
         }
-        Self {
+        // Its interfaces go on under this agent's TAP; those inside containers lost theirs with it.
+        let tied: HashMap<u16, u32> = maps.interfaces().into_iter().map(|(ifindex, number)| (number, ifindex)).collect();
+        for number in 1..bulkhead_bpf::layout::PORTS_MAX as u16 {
+            let Some(mut port) = maps.port(number)?.filter(|port| port.flags & port_flags::ARMED != 0) else { continue };
+            if tied.contains_key(&number) {
+                port.tap_ifindex = host_tap.ifindex;
+                port.queue = host_tap.queue;
+                port.queues = host_tap.queues;
+            } else if port.flags & port_flags::FAIL_CLOSED == 0 {
+                port = Port::default();
+            }
+            maps.set_port(number, &port)?;
+        }
+        Ok(Self {
             object,
             inside: HashMap::new(),
             maps,
@@ -137,7 +150,7 @@ impl Path {
             addresses: BTreeMap::new(),
             segments: BTreeMap::new(),
             generation,
-        }
+        })
     }
 
     /// Puts the return program on a TAP of the calling thread's namespace.

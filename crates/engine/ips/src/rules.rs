@@ -232,6 +232,26 @@ impl Ruleset {
         self.rules.iter().map(|rule| &rule.info)
     }
 
+    /// Does a rule look at what a TCP segment without payload carries (its flags, numbers, window, or that it is empty)?
+    /// A datapath that leaves such segments out has to bring them in then.
+    pub fn wants_control_packets(&self) -> bool {
+        let of_control = |test: &PacketTest| match test {
+            PacketTest::Flags(_) | PacketTest::Seq(_) | PacketTest::Ack(_) | PacketTest::Window { .. } | PacketTest::Dsize(_) => true,
+            PacketTest::Itype(_)
+            | PacketTest::Icode(_)
+            | PacketTest::IcmpId(_)
+            | PacketTest::IcmpSeq(_)
+            | PacketTest::Ttl(_)
+            | PacketTest::Tos { .. }
+            | PacketTest::Id(_)
+            | PacketTest::SameIp
+            | PacketTest::IpProto { .. }
+            | PacketTest::FragBits(_)
+            | PacketTest::FragOffset { .. } => false,
+        };
+        self.rules.iter().any(|rule| rule.on_packet && rule.protocol_matches(6) && rule.packet.iter().any(of_control))
+    }
+
     pub(crate) fn rule(&self, id: RuleId) -> &Compiled {
         &self.rules[id as usize]
     }
