@@ -3,7 +3,7 @@
 //! name other sockets than the usual ones.
 
 use std::sync::mpsc::RecvTimeoutError;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bulkhead_inventory::{Change, Config, Inventory};
 
@@ -31,7 +31,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         eprintln!("problem: {problem}");
     }
     println!("{}", serde_json::to_string_pretty(&snapshot.workloads)?);
-    let begun = Instant::now();
     loop {
         match changes.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(change) => {
@@ -41,7 +40,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     Change::Changed(workload) => ("changed", workload),
                     Change::Resync => continue,
                 };
-                println!("{:>9.3} {what} {}", begun.elapsed().as_secs_f64(), serde_json::to_string(workload)?);
+                let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+                println!("{now:.4} {what} {}", serde_json::to_string(workload)?);
             }
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
         }

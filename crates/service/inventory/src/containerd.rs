@@ -16,6 +16,7 @@ use bulkhead_model::{Published, Runtime};
 use serde::Deserialize;
 
 use crate::bounded::CappedVec;
+use crate::cgroup;
 use crate::engine::{CONTAINERS_MAX, LABELS_MAX, Link, PORTS_MAX, Session, Update};
 use crate::grpc::protobuf::{entry, fields, put_bytes};
 use crate::grpc::{self, Call};
@@ -242,7 +243,8 @@ fn describe(id: String, image: String, labels: BTreeMap<String, String>, namespa
         sandbox: label("io.cri-containerd.kind") == Some("sandbox"),
         published: label("nerdctl/ports").map(nerdctl_ports).unwrap_or_default(),
         labels,
-        id,
+        // Ids that people choose are unique in their namespace only.
+        id: if cgroup::is_id(&id) { id } else { format!("{namespace}/{id}") },
     }
 }
 

@@ -51,7 +51,10 @@ fn a_container_without_a_task_is_not_running() {
 fn plain_containers_are_named_by_their_id_and_nerdctls_by_its_label() {
     let plain = parsed(&container("c1", "docker.io/library/redis:7", &[]), "default");
     assert_eq!((plain.name.as_str(), plain.image.as_deref(), plain.pid), ("c1", Some("docker.io/library/redis:7"), Some(42)));
-    assert_eq!(plain.runtime, Runtime::Containerd);
+    assert_eq!((plain.runtime, plain.id.as_str()), (Runtime::Containerd, "default/c1"));
+    let (tasks, id) = (BTreeMap::from([("d".repeat(64), 42)]), "d".repeat(64));
+    let unique = parse_container(&container(&id, "i", &[]), "default", &tasks, &mut 0).expect("sound").expect("running");
+    assert_eq!(unique.id, id, "ids that engines make are unique as they are");
     let ports =
         r#"[{"HostPort":8080,"ContainerPort":80,"Protocol":"tcp","HostIP":"0.0.0.0"},{"HostPort":1,"ContainerPort":1,"Protocol":"x"}]"#;
     let named = parsed(&container("c1", "i", &[("nerdctl/name", "web"), ("nerdctl/ports", ports)]), "default");

@@ -25,13 +25,16 @@ const PATHS_MAX: usize = 16;
 /// For so long after a namespace appeared or its links changed its interfaces are read at every
 /// look: addresses follow the link within moments.
 const SETTLING: Duration = Duration::from_secs(3);
+/// So long a namespace without process counts as one that an engine is making or removing. Making
+/// one takes Docker 0.3 s here; ingress namespaces of a swarm stay without process for ever.
+pub(crate) const TRANSITION: Duration = Duration::from_secs(5);
 
 /// The newest picture.
 #[derive(Default)]
 pub(crate) struct Host {
     pub host_netns: u64,
     pub links: Vec<HostLink>,
-    pub namespaces: BTreeMap<u64, Seen>,
+    namespaces: BTreeMap<u64, Seen>,
     /// By pid.
     pub processes: BTreeMap<u32, Process>,
     /// The host's ids for other namespaces, with their inodes.
@@ -46,6 +49,8 @@ pub(crate) struct Seen {
     /// Host ends that lead into it when it was read last.
     host_ends: BTreeSet<(u32, u32)>,
     changed: Instant,
+    /// Since when no process is known in it.
+    idle_since: Option<Instant>,
 }
 
 /// How thorough a full look is.
@@ -114,7 +119,18 @@ impl Host {
         for (inode, seen) in &mut self.namespaces {
             seen.namespace.paths = texts(paths.get(inode));
         }
+        self.mark_idle();
         Ok(())
+    }
+
+    /// The namespaces as they count now.
+    pub(crate) fn namespaces(&self) -> impl Iterator<Item = Namespace> {
+        self.namespaces.values().map(|seen| Namespace { in_transition: seen.in_transition(), ..seen.namespace.clone() })
+    }
+
+    /// Is one of them in a state that ends by itself?
+    pub(crate) fn any_in_transition(&self) -> bool {
+        self.namespaces.values().any(Seen::in_transition)
     }
 
     /// Looks at these processes, their namespaces, and the host's links.
@@ -150,6 +166,7 @@ impl Host {
             open.keys().filter_map(|inode| Some((*inode, self.namespaces.get(inode)?.namespace.paths.iter().map(PathBuf::from).collect())));
         let paths = paths.collect();
         self.read_namespaces(open, &paths);
+        self.mark_idle();
         Ok(())
     }
 
@@ -165,7 +182,15 @@ impl Host {
                     || seen.namespace.paths.iter().any(|path| fs::metadata(path).is_ok_and(|metadata| metadata.ino() == *inode))
             });
         }
+        self.mark_idle();
         (self.processes.len(), self.namespaces.len()) != before
+    }
+
+    fn mark_idle(&mut self) {
+        let inhabited: BTreeSet<u64> = self.processes.values().map(|process| process.netns).collect();
+        for (inode, seen) in &mut self.namespaces {
+            seen.idle_since = if inhabited.contains(inode) { None } else { seen.idle_since.or_else(|| Some(Instant::now())) };
+        }
     }
 
     /// Keeps the oldest process of each pair of namespace and container, and the claimed ones.
@@ -233,20 +258,28 @@ impl Host {
                     let before = self.namespaces.get(&inode);
                     let changed =
                         before.filter(|seen| seen.host_ends == host_ends && seen.namespace.links == links).map(|seen| seen.changed);
-                    let namespace = Namespace { inode, paths: texts(paths.get(&inode)), links };
-                    self.namespaces.insert(inode, Seen { namespace, host_ends, changed: changed.unwrap_or_else(Instant::now) });
+                    let idle_since = before.and_then(|seen| seen.idle_since);
+                    let namespace = Namespace { inode, paths: texts(paths.get(&inode)), in_transition: false, links };
+                    self.namespaces.insert(inode, Seen { namespace, host_ends, changed: changed.unwrap_or_else(Instant::now), idle_since });
                 }
                 // It may have ended meanwhile. What was known of it stays until it is seen to be gone.
                 Err(_) => {
                     self.unreadable += 1;
                     self.namespaces.entry(inode).or_insert_with(|| Seen {
-                        namespace: Namespace { inode, paths: texts(paths.get(&inode)), links: Vec::new() },
+                        namespace: Namespace { inode, paths: texts(paths.get(&inode)), in_transition: false, links: Vec::new() },
                         host_ends: BTreeSet::new(),
                         changed: Instant::now(),
+                        idle_since: None,
                     });
                 }
             }
         }
+    }
+}
+
+impl Seen {
+    fn in_transition(&self) -> bool {
+        self.idle_since.is_some_and(|since| since.elapsed() < TRANSITION)
     }
 }
 

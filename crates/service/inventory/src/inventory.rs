@@ -16,7 +16,7 @@ use crate::containerd::Containerd;
 use crate::cri::Cri;
 use crate::docker::Docker;
 use crate::engine::{self, CONTAINERS_MAX, Failure, Link, Session, Stop, Update};
-use crate::host::{Depth, Host};
+use crate::host::{Depth, Host, TRANSITION};
 use crate::podman::Storage;
 use crate::resolve::{Container, Inputs, Listing, resolve};
 use crate::snapshot::differences;
@@ -328,8 +328,10 @@ impl Core {
                 self.problem = Some(problem);
                 self.clock.want(now);
             }
+            // What a stopped container leaves behind (its interfaces, Docker's mount of its
+            // namespace) goes moments later.
             if self.host.forget_dead() {
-                self.clock.want(now);
+                self.clock.hint(now);
             }
             if self.clock.next() <= Instant::now() {
                 self.look();
@@ -401,6 +403,9 @@ impl Core {
         }
         self.problem = self.host.scan(depth, &claimed).err();
         self.clock.looked(begun, self.config.scan_interval);
+        if self.host.any_in_transition() {
+            self.clock.want(Instant::now() + TRANSITION);
+        }
         self.counters.scans += 1;
         self.counters.scan_micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.counters.unreadable = self.host.unreadable;
@@ -452,7 +457,7 @@ impl Core {
         Inputs {
             host_netns: self.host.host_netns,
             host_links: self.host.links.clone(),
-            namespaces: self.host.namespaces.values().map(|seen| seen.namespace.clone()).collect(),
+            namespaces: self.host.namespaces().collect(),
             processes: self.host.processes.values().cloned().collect(),
             listings: told.chain(stored).collect(),
         }

@@ -12,7 +12,7 @@
 //! 3. **A container no engine lists** (engine down, hung, or not known) is found by its cgroup and
 //!    keeps the same key, the id, when the engine comes back and adds its name.
 //! 4. **A namespace that is left over** is a workload of its own, `netns:<inode>`, so that nothing
-//!    with an interface is missing from the list.
+//!    with an interface, a process or a name is missing from the list.
 //!
 //! INVARIANT: every namespace other than the host's belongs to exactly one workload with
 //! [`Network::Own`], which has all its interfaces; further containers in it are
@@ -63,6 +63,9 @@ pub struct Namespace {
     pub inode: u64,
     /// Bind mounts that hold it.
     pub paths: Vec<String>,
+    /// It lost its last process, or appeared without one, a moment ago: an engine is making or
+    /// removing a container. Not listed unless it has a name.
+    pub in_transition: bool,
     pub links: Vec<NamespaceLink>,
 }
 
@@ -140,7 +143,7 @@ pub fn resolve(inputs: &Inputs) -> Resolved {
     let mut found = listed(inputs, &processes, &mut resolved);
     by_cgroup_alone(inputs, &processes, &mut found);
     let owners = owners(inputs.host_netns, &found);
-    let hosts_ends = HostEnds::index(&inputs.host_links);
+    let host_ends = HostEnds::index(&inputs.host_links);
     let namespaces: BTreeMap<u64, &Namespace> = inputs.namespaces.iter().map(|namespace| (namespace.inode, namespace)).collect();
 
     let mut workloads: BTreeMap<String, Workload> = BTreeMap::new();
@@ -151,7 +154,7 @@ pub fn resolve(inputs: &Inputs) -> Resolved {
             Some(_) | None => Network::Own { netns: process.netns },
         };
         let interfaces = match (&network, namespaces.get(&process.netns)) {
-            (Network::Own { .. }, Some(namespace)) => interfaces(namespace, &hosts_ends, &mut resolved.beyond_cap),
+            (Network::Own { .. }, Some(namespace)) => interfaces(namespace, &host_ends, &mut resolved.beyond_cap),
             (Network::Own { .. } | Network::Shared { .. } | Network::Host, _) => Vec::new(),
         };
         workloads.insert(
@@ -172,8 +175,12 @@ pub fn resolve(inputs: &Inputs) -> Resolved {
     }
     for namespace in namespaces.values() {
         if namespace.inode != inputs.host_netns && !owners.contains_key(&namespace.inode) {
-            let workload = bare(namespace, processes.oldest_in(namespace.inode), &hosts_ends, &mut resolved.beyond_cap);
-            workloads.insert(workload.key.clone(), workload);
+            let workload = bare(namespace, processes.oldest_in(namespace.inode), &host_ends, &mut resolved.beyond_cap);
+            let named = namespace.paths.iter().any(|path| is_named(path));
+            // Docker keeps an empty mount for a minute after a container's end.
+            if workload.pid != 0 || named || (!workload.interfaces.is_empty() && !namespace.in_transition) {
+                workloads.insert(workload.key.clone(), workload);
+            }
         }
     }
     resolved.workloads = capped(workloads, &mut resolved.beyond_cap);
@@ -184,7 +191,7 @@ pub fn resolve(inputs: &Inputs) -> Resolved {
 fn bare(namespace: &Namespace, first: Option<&Process>, host_ends: &HostEnds<'_>, beyond_cap: &mut u64) -> Workload {
     let base = |path: &String| path.rsplit('/').next().filter(|base| !base.is_empty()).map(str::to_owned);
     let paths: BTreeSet<&String> = namespace.paths.iter().collect();
-    let named = paths.iter().find(|path| path.starts_with("/run/netns/") || path.starts_with("/var/run/netns/"));
+    let named = paths.iter().find(|path| is_named(path));
     let comm = || first.map(|process| process.comm.clone()).filter(|comm| !comm.is_empty());
     let key = format!("netns:{}", namespace.inode);
     let name =
@@ -201,6 +208,11 @@ fn bare(namespace: &Namespace, first: Option<&Process>, host_ends: &HostEnds<'_>
         published: Vec::new(),
         key,
     }
+}
+
+/// Was it given a name by `ip netns`, for which `/run/netns` is the place?
+fn is_named(path: &str) -> bool {
+    path.starts_with("/run/netns/") || path.starts_with("/var/run/netns/")
 }
 
 /// A container and the process that stands for it.

@@ -52,8 +52,13 @@ fn one_namespace(inode: u64) -> Inputs {
             HostLink { ifindex: 8, name: "veth1a2b".into(), master: Some(3), peer: Some((inode, 7)) },
         ],
         namespaces: vec![
-            Namespace { inode: HOST, paths: vec!["/run/docker/netns/default".into()], links: vec![lo()] },
-            Namespace { inode, paths: vec!["/run/docker/netns/9f0c".into()], links: vec![lo(), eth0("198.51.100.2")] },
+            Namespace { inode: HOST, paths: vec!["/run/docker/netns/default".into()], in_transition: false, links: vec![lo()] },
+            Namespace {
+                inode,
+                paths: vec!["/run/docker/netns/9f0c".into()],
+                in_transition: false,
+                links: vec![lo(), eth0("198.51.100.2")],
+            },
         ],
         processes: Vec::new(),
         listings: Vec::new(),
@@ -180,7 +185,7 @@ fn a_pid_that_was_given_to_another_process_is_not_believed() {
 #[test]
 fn a_container_inside_a_container_is_a_namespace_of_its_own_and_takes_no_ones_name() {
     let mut inputs = one_namespace(500);
-    inputs.namespaces.push(Namespace { inode: 600, paths: Vec::new(), links: vec![lo(), eth0("198.51.100.66")] });
+    inputs.namespaces.push(Namespace { inode: 600, paths: Vec::new(), in_transition: false, links: vec![lo(), eth0("198.51.100.66")] });
     inputs.processes = vec![
         process(42, 500, &format!("/docker/{WEB}")),
         // Its own Docker's container, or somebody who made a directory with another's id.
@@ -217,12 +222,31 @@ fn namespaces_without_interfaces_are_listed_and_idle_tunnels_are_not() {
     let idle = NamespaceLink { ifindex: 2, name: "sit0".into(), kind: Some("sit".into()), ..NamespaceLink::default() };
     let down = NamespaceLink { ifindex: 3, name: "mac0".into(), kind: Some("macvlan".into()), ..NamespaceLink::default() };
     let tap = NamespaceLink { ifindex: 4, name: "tap0".into(), kind: Some("tun".into()), up: true, ..NamespaceLink::default() };
-    inputs.namespaces.push(Namespace { inode: 600, paths: Vec::new(), links: vec![lo(), idle, down, tap] });
-    inputs.namespaces.push(Namespace { inode: 700, paths: Vec::new(), links: vec![lo()] });
+    inputs.namespaces.push(Namespace { inode: 600, paths: Vec::new(), in_transition: false, links: vec![lo(), idle, down, tap] });
+    inputs.namespaces.push(Namespace { inode: 700, paths: vec!["/run/netns/empty".into()], in_transition: false, links: vec![lo()] });
+    inputs.namespaces.push(Namespace { inode: 800, paths: Vec::new(), in_transition: false, links: vec![lo()] });
+    inputs.processes.push(process(42, 800, "/"));
     let resolved = resolve(&inputs);
     assert_eq!(by_key(&resolved, "netns:700").interfaces, []);
+    assert_eq!(by_key(&resolved, "netns:800").interfaces, []);
     let kinds: Vec<_> = by_key(&resolved, "netns:600").interfaces.iter().map(|i| (i.name.as_str(), i.kind, i.host_ifindex)).collect();
     assert_eq!(kinds, [("mac0", InterfaceKind::Macvlan, None), ("tap0", InterfaceKind::Other, None)]);
+}
+
+#[test]
+fn the_empty_mount_that_docker_keeps_after_a_container_is_not_a_workload() {
+    let mut inputs = one_namespace(500);
+    inputs.namespaces[1].links = vec![lo()];
+    assert_eq!(resolve(&inputs).workloads, []);
+    inputs.namespaces[1].links = vec![lo(), eth0("198.51.100.2")];
+    assert_eq!(resolve(&inputs).workloads.len(), 1, "as long as it has an interface it is one");
+    inputs.namespaces[1].in_transition = true;
+    assert_eq!(resolve(&inputs).workloads, [], "but not while a container is being made or removed");
+    inputs.namespaces[1].paths.push("/run/netns/named".into());
+    assert_eq!(resolve(&inputs).workloads.len(), 1);
+    inputs.namespaces[1].paths.clear();
+    inputs.processes.push(process(42, 500, "/"));
+    assert_eq!(resolve(&inputs).workloads.len(), 1);
 }
 
 #[test]
@@ -278,7 +302,12 @@ fn a_flood_of_interfaces_does_not_push_out_the_one_that_leads_out() {
 #[test]
 fn more_workloads_than_fit_lose_those_without_interfaces_first() {
     let mut inputs = one_namespace(500);
-    inputs.namespaces.extend((0..WORKLOADS_MAX as u64 + 9).map(|n| Namespace { inode: 10_000 + n, ..Namespace::default() }));
+    inputs.namespaces.extend((0..WORKLOADS_MAX as u64 + 9).map(|n| Namespace {
+        inode: 10_000 + n,
+        paths: vec![format!("/run/netns/{n}")],
+        in_transition: false,
+        links: Vec::new(),
+    }));
     let resolved = resolve(&inputs);
     assert_eq!((resolved.workloads.len(), resolved.beyond_cap), (WORKLOADS_MAX, 10));
     assert!(resolved.workloads.iter().any(|workload| workload.key == "netns:500"));
@@ -326,7 +355,7 @@ fn random_inputs(random: &mut Random) -> Inputs {
                 loopback: ifindex == 1,
                 ..NamespaceLink::default()
             });
-            inputs.namespaces.push(Namespace { inode, paths: Vec::new(), links: links.collect() });
+            inputs.namespaces.push(Namespace { inode, paths: Vec::new(), in_transition: false, links: links.collect() });
         }
     }
     for ifindex in 1..=random.below(6) as u32 {
@@ -395,7 +424,10 @@ fn every_namespace_has_one_owner_and_nothing_of_the_host_is_anyones() {
             }
         }
         for namespace in inputs.namespaces.iter().filter(|namespace| namespace.inode != HOST) {
-            assert!(owners.contains_key(&namespace.inode), "{} is nobody's; {}", namespace.inode, context());
+            let inhabited = inputs.processes.iter().any(|process| process.netns == namespace.inode);
+            let leads_out = namespace.links.iter().any(|link| !link.loopback && link.up);
+            let expected = inhabited || leads_out;
+            assert!(!expected || owners.contains_key(&namespace.inode), "{} is nobody's; {}", namespace.inode, context());
         }
         let mut shuffled = inputs.clone();
         random.shuffle(&mut shuffled.host_links);
