@@ -11,7 +11,7 @@ use axum::extract::Extension;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
@@ -20,6 +20,10 @@ use super::socket::{Access, Permissions};
 use super::{
     CONNECTIONS_MAX, CONNECTIONS_OTHERS_MAX, HEADER_BYTES_MAX, HEADER_SECS_MAX, HEADERS_MAX, REQUEST_SECS_MAX, STOP_GRACE, State, routes,
 };
+
+/// Refused clients that are told why at a time; those past it are closed without a word.
+const TURNED_AWAY_MAX: usize = 16;
+const TURN_AWAY: Duration = Duration::from_secs(2);
 
 /// What a handler knows of its connection.
 #[derive(Debug, Clone)]
@@ -34,6 +38,7 @@ pub(super) async fn serve(listener: StdUnixListener, permissions: Permissions, s
     let router = routes::router(state.clone());
     let all = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let others = Arc::new(Semaphore::new(CONNECTIONS_OTHERS_MAX));
+    let doorstep = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -43,7 +48,13 @@ pub(super) async fn serve(listener: StdUnixListener, permissions: Permissions, s
         let access = stream.peer_cred().map_or(Access::Nothing, |peer| permissions.access(peer.uid(), peer.gid(), peer.pid()));
         let Some(places) = places(&all, &others, stream.peer_cred().is_ok_and(|peer| peer.uid() == 0)) else {
             state.counters.refused.fetch_add(1, Ordering::Relaxed);
-            turn_away(&stream);
+            if let Ok(place) = doorstep.clone().try_acquire_owned() {
+                tokio::spawn(async move {
+                    let _place = place;
+                    // Gone, or too slow to be told.
+                    let _ = timeout(TURN_AWAY, turn_away(stream)).await;
+                });
+            }
             continue;
         };
         state.counters.accepted.fetch_add(1, Ordering::Relaxed);
@@ -104,12 +115,18 @@ fn places(all: &Arc<Semaphore>, others: &Arc<Semaphore>, root: bool) -> Option<(
     Some((all.clone().try_acquire_owned().ok()?, other))
 }
 
-/// Says so if it can be said at once.
-fn turn_away(stream: &UnixStream) {
+/// Reads the request, which would otherwise be cut off while the client still writes it, and says why it is refused.
+async fn turn_away(mut stream: UnixStream) -> io::Result<()> {
     let body = r#"{"code":"busy","message":"too many connections at once","help":"close other clients, or try again"}"#;
+    let mut request = [0; HEADER_BYTES_MAX];
+    // The first piece is enough: what is written after it finds the connection still open, or half closed by the client.
+    let _ = timeout(TURN_AWAY / 2, stream.read(&mut request)).await;
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
         body.len()
     );
-    let _ = stream.try_write(answer.as_bytes());
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await?;
+    while stream.read(&mut request).await? > 0 {}
+    Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Path, Query, Request, State as Shared};
 use axum::middleware::{self, Next};
@@ -183,7 +183,7 @@ fn only_check(query: Option<&str>) -> Result<bool, ApiError> {
     match query.unwrap_or_default() {
         "" | "check=false" => Ok(false),
         "check=true" => Ok(true),
-        _ => Err(ApiError::new(ErrorCode::BadRequest, "the only parameter here is `check`, `true` or `false`")),
+        _ => Err(ApiError::new(ErrorCode::BadRequest, "the only parameter here is `check`, `true` or `false`").help("see docs/api.md")),
     }
 }
 
@@ -222,11 +222,14 @@ async fn no_such_method(request: Request) -> Response {
 }
 
 async fn whole_body(request: Request) -> Result<Bytes, ApiError> {
-    match Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await {
+    let too_large = || ApiError::new(ErrorCode::TooLarge, format!("the body is larger than {BODY_BYTES_MAX} bytes"));
+    let body = request.into_body();
+    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+        return Err(too_large());
+    }
+    match Limited::new(body, BODY_BYTES_MAX).collect().await {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(ApiError::new(ErrorCode::TooLarge, format!("the body is larger than {BODY_BYTES_MAX} bytes")))
-        }
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
         Err(_) => Err(ApiError::new(ErrorCode::BadRequest, "the body ended before its end")),
     }
 }

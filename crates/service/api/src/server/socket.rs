@@ -112,6 +112,12 @@ impl Bound {
     }
 }
 
+impl Drop for Bound {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
 /// group(5): `name:password:gid:members`. Read by ourselves, so that a static binary needs no NSS.
 fn gid_of(groups: &str, name: &str) -> Option<u32> {
     let mut lines = groups.lines().map(|line| line.split(':'));
