@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bulkhead_api::Client;
+use bulkhead_api::{Client, DEFAULT_SOCKET};
 
 use crate::failure::Failure;
 use crate::output::{Format, Out};
@@ -10,16 +10,22 @@ use crate::output::{Format, Out};
 #[derive(Debug)]
 pub struct Context {
     pub out: Out,
-    socket: PathBuf,
+    socket: Option<PathBuf>,
 }
 
 impl Context {
-    pub fn new(format: Format, socket: PathBuf) -> Self {
+    pub fn new(format: Format, socket: Option<PathBuf>) -> Self {
         Self { out: Out::stdout(format), socket }
     }
 
+    /// Where the agent is asked.
     pub fn socket(&self) -> &Path {
-        &self.socket
+        self.socket.as_deref().unwrap_or(Path::new(DEFAULT_SOCKET))
+    }
+
+    /// What the command line or the environment says about it.
+    pub fn socket_named(&self) -> Option<PathBuf> {
+        self.socket.clone()
     }
 
     pub fn client(&self) -> Result<Client, Failure> {

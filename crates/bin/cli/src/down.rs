@@ -1,41 +1,122 @@
-//! `bulkhead down`: take everything off the host again.
+//! `bulkhead down`: take everything off the host again, with the agent or after it.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
-use bulkhead_api::ClientError;
+use bulkhead_api::{Client, ClientError};
+use serde_json::json;
 
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::printable;
+use crate::run::Places;
 
 /// How long the agent may take to end after it has said that it will.
-const PATIENCE: Duration = Duration::from_secs(20);
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Take everything off the host again and end the agent
+///
+/// Where no agent answers, what a killed one left behind is taken off.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(flatten)]
+    places: Places,
+}
 
-pub fn run(_: &Args, context: &mut Context) -> Result<Exit, Failure> {
+pub fn run(args: &Args, context: &mut Context) -> Result<Exit, Failure> {
     let client = context.client()?;
-    let done = client.down()?;
+    let agent = match client.status() {
+        Ok(status) => Some(Process::look(status.pid)),
+        Err(ClientError::NotRunning { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let done = match agent {
+        Some(process) => {
+            let done = client.down()?;
+            wait_for_its_end(&client, &process)?;
+            vec![done.message]
+        }
+        None => {
+            let (run_dir, pin_dir) = args.places.resolve();
+            bulkhead_agent::down(&run_dir, &pin_dir)?
+        }
+    };
+    if context.json() {
+        context.out.json(&json!({ "agent": agent_word(agent.is_some()), "done": done }))?;
+        return Ok(Exit::Ok);
+    }
+    if done.is_empty() {
+        context.out.line("no agent answers, and nothing of one is on this host")?;
+    }
+    context.out.lines(done.iter().map(|line| printable(line)))?;
+    Ok(Exit::Ok)
+}
+
+const fn agent_word(answered: bool) -> &'static str {
+    if answered { "ended" } else { "absent" }
+}
+
+/// The socket goes first, the programs after it: only the end of the process means that the host is as it was.
+fn wait_for_its_end(client: &Client, process: &Process) -> Result<(), Failure> {
     let until = Instant::now() + PATIENCE;
     loop {
-        match client.status() {
-            Err(ClientError::NotRunning { .. }) => break,
+        let answers = match client.status() {
+            Err(ClientError::NotRunning { .. }) => false,
             // It is just ending: the connection was cut, or it is busy with it.
-            Err(ClientError::Protocol(_) | ClientError::Timeout | ClientError::Api(_)) | Ok(_) => {}
+            Err(ClientError::Protocol(_) | ClientError::Timeout | ClientError::Api(_)) | Ok(_) => true,
             Err(error) => return Err(error.into()),
+        };
+        if !answers && !process.runs() {
+            return Ok(());
         }
         if Instant::now() >= until {
-            return Err(Failure::Internal(format!("the agent has not ended within {} s", PATIENCE.as_secs())));
+            let message = format!("the agent, process {}, has not ended within {} s", process.pid, PATIENCE.as_secs());
+            return Err(Failure::Unable(message, Some("kill it, and say `bulkhead down` again".to_owned())));
         }
         std::thread::sleep(LOOK_AGAIN);
     }
-    if context.json() {
-        context.out.json(&done)?;
-    } else {
-        context.out.line(&printable(&done.message))?;
+}
+
+/// A process, told from a later one with the same number by its start.
+#[derive(Debug, Clone, Copy)]
+struct Process {
+    pid: u32,
+    started: Option<u64>,
+}
+
+impl Process {
+    fn look(pid: u32) -> Self {
+        Self { pid, started: start_of(pid) }
     }
-    Ok(Exit::Ok)
+
+    fn runs(&self) -> bool {
+        self.started.is_some() && start_of(self.pid) == self.started
+    }
+}
+
+/// proc_pid_stat(5): field 22, clock ticks after boot; `None` for one that has ended, also if nobody has waited for it yet.
+fn start_of(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_start() {
+        let me = Process::look(std::process::id());
+        assert!(me.runs());
+        assert!(!Process { started: me.started.map(|start| start + 1), ..me }.runs());
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let ended = Process::look(child.id());
+        child.wait().unwrap();
+        assert!(!ended.runs());
+    }
 }

@@ -1,5 +1,6 @@
 //! Exit codes, and how a failure is told: on standard error, as text or as the same object that the API sends.
 
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
@@ -33,7 +34,17 @@ pub enum Failure {
     /// The reader of our output has gone: nothing to tell, and nobody to tell it to.
     Gone,
     Output(io::Error),
+    /// The agent could not start, or not take things off.
+    Agent(bulkhead_agent::Error),
+    /// Degraded: message and help.
+    Unable(String, Option<String>),
     Internal(String),
+}
+
+impl From<bulkhead_agent::Error> for Failure {
+    fn from(error: bulkhead_agent::Error) -> Self {
+        Self::Agent(error)
+    }
 }
 
 impl From<ClientError> for Failure {
@@ -56,7 +67,9 @@ impl Failure {
         match format {
             Format::Json => eprintln!("{}", json!({ "error": told.error, "exit": told.exit as u8 })),
             Format::Text => {
-                eprintln!("error: {}", printable(&told.error.message));
+                // Several lines are ours: a list of mistakes, each with the line it is in.
+                let message = told.error.message.lines().map(printable).collect::<Vec<_>>().join("\n");
+                eprintln!("error: {message}");
                 for problem in &told.error.problems {
                     eprintln!("{}", problems::text(problem));
                 }
@@ -77,11 +90,31 @@ impl Failure {
             Self::Client(error) => return Some(of_client(error)),
             Self::Usage(message, help) => told(ErrorCode::BadRequest, message.clone(), help.clone(), Exit::Usage),
             Self::File(path, error) => told(ErrorCode::BadRequest, format!("cannot use `{}`: {error}", path.display()), None, Exit::Usage),
+            Self::Agent(error) => {
+                let (code, exit) = match error.exit_code() {
+                    2 => (ErrorCode::Refused, Exit::Usage),
+                    3 => (ErrorCode::Conflict, Exit::Degraded),
+                    _ => (ErrorCode::Internal, Exit::Internal),
+                };
+                told(code, with_causes(error), None, exit)
+            }
+            Self::Unable(message, help) => told(ErrorCode::Conflict, message.clone(), help.clone(), Exit::Degraded),
             Self::Gone => return None,
             Self::Output(error) => told(ErrorCode::Internal, format!("cannot write: {error}"), None, Exit::Internal),
             Self::Internal(message) => told(ErrorCode::Internal, message.clone(), None, Exit::Internal),
         })
     }
+}
+
+/// The message, and behind colons what led to it.
+fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }
 
 struct Told {

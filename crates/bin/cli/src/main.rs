@@ -18,6 +18,7 @@ mod policy;
 mod problems;
 mod reload;
 mod rules;
+mod run;
 mod status;
 mod table;
 mod units;
@@ -39,13 +40,13 @@ use output::Format;
 #[command(name = "bulkhead", version, propagate_version = true, arg_required_else_help = true, max_term_width = 100)]
 #[command(after_help = "Exit codes: 0 ok, 1 findings, 2 usage or configuration, 3 degraded (cannot enforce), 4 internal.")]
 struct Cli {
-    /// How results are written
+    /// How results are written: text for people, json for programs
     #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
 
-    /// Where the agent listens
-    #[arg(long, global = true, value_name = "PATH", env = "BULKHEAD_SOCKET", default_value = bulkhead_api::DEFAULT_SOCKET)]
-    socket: PathBuf,
+    /// Where the agent listens [default: /run/bulkhead/bulkhead.sock]
+    #[arg(long, global = true, value_name = "PATH", env = "BULKHEAD_SOCKET", hide_env_values = true)]
+    socket: Option<PathBuf>,
 
     #[command(subcommand)]
     verb: Verb,
@@ -53,6 +54,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Run(run::Args),
     Doctor(doctor::Args),
     Status(status::Args),
     Workloads(workloads::Args),
@@ -73,6 +75,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut context = Context::new(cli.output, cli.socket);
     let result = match cli.verb {
+        Verb::Run(args) => run::run(&args, &mut context),
         Verb::Doctor(args) => doctor::run(&args, &mut context),
         Verb::Status(args) => status::run(&args, &mut context),
         Verb::Workloads(args) => workloads::run(&args, &mut context),

@@ -12,10 +12,8 @@ use crate::failure::Failure;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Format {
-    /// For people
     #[default]
     Text,
-    /// For programs
     Json,
 }
 

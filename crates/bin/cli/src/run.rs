@@ -1,0 +1,89 @@
+//! `bulkhead run`: the agent itself, in the foreground; what systemd starts, and what `./run` starts with the live map.
+
+use std::path::{Path, PathBuf};
+
+use bulkhead_agent::RunOptions;
+use bulkhead_api::Client;
+
+use crate::context::Context;
+use crate::failure::{Exit, Failure};
+use crate::map;
+use crate::output::{Format, Out};
+
+/// Put the traffic of all containers under inspection, until told to stop
+///
+/// SIGHUP reads configuration and rules again. SIGTERM ends the agent and leaves its programs in the kernel for the next one;
+/// Ctrl-C, `bulkhead down` and, with --foreground, SIGTERM take everything off the host again.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The configuration; files in `conf.d` beside it are added. A missing file means the defaults
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Take everything off the host on SIGTERM too
+    #[arg(long)]
+    foreground: bool,
+
+    /// Show the live map meanwhile
+    #[arg(long)]
+    map: bool,
+
+    #[command(flatten)]
+    places: Places,
+}
+
+/// Where an agent keeps what outlives it; another place for each lets two live side by side in a test.
+#[derive(Debug, clap::Args)]
+pub struct Places {
+    /// Lock and journal
+    #[arg(long, value_name = "DIRECTORY", hide = true)]
+    pub run_dir: Option<PathBuf>,
+
+    /// Pinned programs and maps
+    #[arg(long, value_name = "DIRECTORY", hide = true)]
+    pub pin_dir: Option<PathBuf>,
+}
+
+impl Places {
+    pub fn resolve(&self) -> (PathBuf, PathBuf) {
+        let default = RunOptions::default();
+        (self.run_dir.clone().unwrap_or(default.run_dir), self.pin_dir.clone().unwrap_or(default.pin_dir))
+    }
+}
+
+pub fn run(args: &Args, context: &mut Context) -> Result<Exit, Failure> {
+    let default = RunOptions::default();
+    let (run_dir, pin_dir) = args.places.resolve();
+    let options = RunOptions {
+        config: args.config.clone().unwrap_or(default.config),
+        run_dir,
+        pin_dir,
+        // What the command line does not name is the configuration's to say.
+        socket: context.socket_named(),
+        foreground: args.foreground,
+    };
+    let (format, with_map) = (context.out.format(), args.map);
+    bulkhead_agent::run(&options, &mut |socket| announce(socket, format, with_map))?;
+    Ok(Exit::Ok)
+}
+
+/// Called by the agent when it is up. Threads are made here and not before, because the agent must set up signals first.
+fn announce(socket: &Path, format: Format, with_map: bool) {
+    if !with_map {
+        let mut out = Out::stdout(format);
+        let line = match format {
+            Format::Text => format!("bulkhead is up; its API answers on {}", socket.display()),
+            Format::Json => serde_json::json!({ "socket": socket }).to_string(),
+        };
+        // An agent whose starter has closed its output protects all the same.
+        let _ = out.line(&line).and_then(|()| out.flush());
+        return;
+    }
+    let socket = socket.to_owned();
+    let drawing = move || {
+        let Ok(client) = Client::new(&socket) else { return };
+        // The map ends with the agent, or when nobody looks any more; the agent does not end with the map.
+        let _ = map::watch(&client, &mut Out::stdout(format), None);
+    };
+    let _ = std::thread::Builder::new().name("bulkhead-map".to_owned()).spawn(drawing);
+}
