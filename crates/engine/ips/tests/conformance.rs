@@ -77,7 +77,13 @@ fn run(tests: &Path, fields: &[&str]) -> Result {
     config.stream.acks_seen = true;
     let mut inline = false;
     let mut rest = arguments.to_owned();
-    for (argument, effect) in [("-k none", 1), ("--simulate-ips", 2), ("--runmode=single", 0), ("--set stream.midstream=true", 3), ("--set stream.inline=true", 0)] {
+    for (argument, effect) in [
+        ("-k none", 1),
+        ("--simulate-ips", 2),
+        ("--runmode=single", 0),
+        ("--set stream.midstream=true", 3),
+        ("--set stream.inline=true", 0),
+    ] {
         if rest.contains(argument) {
             rest = rest.replace(argument, "");
             match effect {
@@ -267,7 +273,21 @@ fn plain_yaml(yaml: &str, variables: &mut Variables, config: &mut PipelineConfig
             section = text.split(':').next().unwrap_or("");
             if !matches!(
                 section,
-                "outputs" | "vars" | "stats" | "app-layer" | "stream" | "logging" | "default-log-dir" | "flow" | "pcap-file" | "threading" | "rule-files" | "classification-file" | "reference-config-file" | "default-rule-path" | "plugins"
+                "outputs"
+                    | "vars"
+                    | "stats"
+                    | "app-layer"
+                    | "stream"
+                    | "logging"
+                    | "default-log-dir"
+                    | "flow"
+                    | "pcap-file"
+                    | "threading"
+                    | "rule-files"
+                    | "classification-file"
+                    | "reference-config-file"
+                    | "default-rule-path"
+                    | "plugins"
             ) {
                 return false;
             }
