@@ -115,7 +115,7 @@ pub fn run(options: &RunOptions, ready: &mut dyn FnMut(&Path)) -> Result<(), Err
     // Signals are blocked before any thread is made, so that only this one gets them.
     let signals = SignalFd::new(&[Signal::Interrupt, Signal::Terminate, Signal::HangUp])?;
     let loaded = files::load_config(&options.config)?;
-    let _lock = LockFile::acquire(options.run_dir.join("agent.lock"))?;
+    let _lock = take_lock(&options.run_dir)?;
     let config = &loaded.config;
 
     let store = Store::open(store_config(&loaded))?;
@@ -209,7 +209,7 @@ pub fn run(options: &RunOptions, ready: &mut dyn FnMut(&Path)) -> Result<(), Err
 /// What a crashed agent, or one that was told to leave its programs, left on the host: taken away. Returns what was done.
 pub fn down(run_dir: &Path, pin_dir: &Path) -> Result<Vec<String>, Error> {
     bulkhead_bpf::quiet();
-    let _lock = LockFile::acquire(run_dir.join("agent.lock"))?;
+    let lock_file = take_lock(run_dir)?;
     let mut done = Vec::new();
     let links = bulkhead_bpf::path::clear(pin_dir).map_err(|error| Error::CannotEnforce(error.to_string()))?;
     if links > 0 {
@@ -221,10 +221,16 @@ pub fn down(run_dir: &Path, pin_dir: &Path) -> Result<Vec<String>, Error> {
         done.push(format!("interface {} removed", datapath::TAP_NAME));
     }
     done.extend(undo_journal(run_dir));
-    drop(_lock);
+    drop(lock_file);
     let _ = std::fs::remove_file(run_dir.join("agent.lock"));
     let _ = std::fs::remove_dir(run_dir);
     Ok(done)
+}
+
+/// One agent per run directory. Another one's pid is in the error.
+fn take_lock(run_dir: &Path) -> Result<LockFile, Error> {
+    std::fs::create_dir_all(run_dir)?;
+    Ok(LockFile::acquire(run_dir.join("agent.lock"))?)
 }
 
 fn undo_journal(run_dir: &Path) -> Vec<String> {
