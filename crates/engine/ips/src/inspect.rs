@@ -31,7 +31,7 @@ struct Step {
 
 #[derive(Debug)]
 enum Action {
-    Content(Content),
+    Content(Box<Content>),
     Pcre(Pattern),
     IsDataAt(IsDataAt, Option<u8>),
     ByteTest(ByteTest, [Option<u8>; 3]),
@@ -91,7 +91,7 @@ impl Steps {
         for (index, found) in matches.iter().enumerate() {
             let relative_next = matches.get(index + 1).is_some_and(Match::is_relative);
             let action = match found {
-                Match::Content(content) => Action::Content(Content::new(content, &names)?),
+                Match::Content(content) => Action::Content(Box::new(Content::new(content, &names)?)),
                 Match::Pcre(pcre) => Action::Pcre(pcre::compile(pcre)?),
                 Match::IsDataAt(at) => Action::IsDataAt(at.clone(), name_of(&at.at, &names)?),
                 Match::ByteTest(test) => {
@@ -253,8 +253,12 @@ impl Run<'_> {
             Action::Pcre(pattern) => self.pattern(pattern, step.relative_next, rest, previous),
             Action::IsDataAt(at, name) => {
                 let offset = self.amount(&at.at, *name);
-                let from = if at.relative { previous as i64 } else { -(self.buffer.base.min(i64::MAX as u64 / 4) as i64) };
-                let there = from.saturating_add(offset) < bytes.len() as i64;
+                // Counted from 1 when relative, from 0 when not, as the reference engine does.
+                let there = if at.relative {
+                    (previous as i64).saturating_add(offset) <= bytes.len() as i64
+                } else {
+                    offset.saturating_sub(self.buffer.base.min(i64::MAX as u64 / 4) as i64) < bytes.len() as i64
+                };
                 there != at.negated && self.from(rest, previous)
             }
             Action::ByteTest(test, names) => self.byte_test(test, names, previous) && self.from(rest, previous),
@@ -452,7 +456,8 @@ impl Run<'_> {
             after as i64
         };
         let post = self.amount(&jump.post_offset, names[2]);
-        let to = usize::try_from(from.checked_add(distance)?.checked_add(post)?).ok()?;
+        // Before the start means the start.
+        let to = usize::try_from(from.checked_add(distance)?.checked_add(post)?.max(0)).ok()?;
         (to < self.buffer.bytes.len()).then_some(to)
     }
 
@@ -593,8 +598,9 @@ mod tests {
         assert!(run(r#"content:"n="; byte_test:4,=,0x1f,0,relative,string,hex;"#, b"n=001f"));
         assert!(run(r#"content:"L"; byte_jump:1,0,relative; content:"x"; within:1;"#, b"L\x03abcx"));
         assert!(run(r#"byte_extract:1,0,len; content:"end"; offset:len; depth:3;"#, b"\x05abcdend"));
-        assert!(run(r#"content:"a"; isdataat:2,relative;"#, b"abcd") && !run(r#"content:"a"; isdataat:2,relative;"#, b"abc"));
-        assert!(run(r#"content:"a"; isdataat:!1,relative;"#, b"xab"));
+        assert!(run(r#"content:"a"; isdataat:2,relative;"#, b"abc") && !run(r#"content:"a"; isdataat:2,relative;"#, b"ab"));
+        assert!(run(r#"isdataat:2;"#, b"abc") && !run(r#"isdataat:3;"#, b"abc"));
+        assert!(run(r#"content:"b"; isdataat:!1,relative;"#, b"xab") && !run(r#"content:"a"; isdataat:!1,relative;"#, b"xab"));
         assert!(run(r#"byte_test:1,&,0x80,0;"#, b"\x81") && run(r#"byte_test:1,!&,0x80,0;"#, b"\x01"));
     }
 

@@ -719,7 +719,7 @@ fn apply_flowbits(rule: &Compiled, state: &mut FlowState) -> u64 {
 fn ask_thresholds(thresholds: &mut Thresholds, rule: &Compiled, place: Place<'_>, from: IpAddr, to: IpAddr) -> Answer {
     let mut answer = Answer::Alert;
     for (which, threshold) in rule.thresholds.iter().enumerate() {
-        match thresholds.ask(place.now, rule.info.key(), which as u8, threshold, from, to, place.key.id) {
+        match thresholds.ask(place.now, (rule.info.key(), which as u8), threshold, (from, to), place.key.id) {
             Answer::Alert => {}
             Answer::Silent => answer = Answer::Silent,
             Answer::NotYet => return Answer::NotYet,

@@ -8,8 +8,7 @@
 //! * *few*: a SIMD search for fragments of at most four bytes (all case variants of those that ignore case),
 //!   then a comparison of the whole literal at that place;
 //! * *many*: each literal is filed under the four bytes of it that are rarest in its group; each position of
-//!   the run is looked up in a bitmap, then in a hash table, then compared (`research`: beats Hyperscan 1.2 to
-//!   1.6 times on thousands of literals);
+//!   the run is looked up in a bitmap, then in a hash table, then compared;
 //! * *short*: literals of one to three bytes beside *many* go through an Aho-Corasick automaton.
 
 use aho_corasick::packed;
@@ -85,8 +84,6 @@ enum Engine {
         searcher: packed::Searcher,
         /// By number of the fragment: literals with the fragment's place in them.
         owners: Vec<Vec<(u32, u8)>>,
-        /// The longest fragment.
-        reach: usize,
     },
     Many {
         grams: Grams,
@@ -100,6 +97,9 @@ struct Short {
     /// Automaton's pattern to literal.
     owners: Vec<u32>,
 }
+
+/// A fragment, and the literals that have it with its place in them.
+type Fragment = (Vec<u8>, Vec<(u32, u8)>);
 
 /// Literals of four bytes and more by one of their four-byte parts, folded to lower case.
 #[derive(Debug)]
@@ -161,7 +161,7 @@ impl Prefilter {
     fn scan_run(&self, bytes: &[u8], from: usize, hit: &mut impl FnMut(u32)) {
         match &self.engine {
             Engine::Empty => {}
-            Engine::Few { searcher, owners, reach } => {
+            Engine::Few { searcher, owners } => {
                 let mut at = from.saturating_sub(self.longest.saturating_sub(1));
                 while at < bytes.len() {
                     let Some(found) = searcher.find_in(bytes, aho_corasick::Span::from(at..bytes.len())) else { break };
@@ -170,7 +170,6 @@ impl Prefilter {
                     }
                     at = found.start() + 1;
                 }
-                let _ = reach;
             }
             Engine::Many { grams, short } => {
                 grams.scan(bytes, |literal, place, at| self.compare(bytes, at, literal, place, from, hit));
@@ -201,7 +200,7 @@ fn few(literals: &[Literal]) -> Option<Engine> {
     if literals.len() > FRAGMENTS_MAX {
         return None;
     }
-    let mut fragments: Vec<(Vec<u8>, Vec<(u32, u8)>)> = Vec::new();
+    let mut fragments: Vec<Fragment> = Vec::new();
     for (number, literal) in literals.iter().enumerate() {
         if literal.bytes.is_empty() {
             continue;
@@ -221,18 +220,17 @@ fn few(literals: &[Literal]) -> Option<Engine> {
     }
     // The search reports one fragment per place: one that begins with another is filed under the shorter one.
     fragments.sort();
-    let mut kept: Vec<(Vec<u8>, Vec<(u32, u8)>)> = Vec::new();
+    let mut kept: Vec<Fragment> = Vec::new();
     for (bytes, owners) in fragments {
         match kept.last_mut() {
             Some((shorter, all)) if bytes.starts_with(shorter) => all.extend(owners),
             _ => kept.push((bytes, owners)),
         }
     }
-    let reach = kept.iter().map(|(bytes, _)| bytes.len()).max().unwrap_or(0);
     let mut builder = packed::Config::new().match_kind(packed::MatchKind::LeftmostFirst).builder();
     builder.extend(kept.iter().map(|(bytes, _)| bytes));
     let searcher = builder.build()?;
-    Some(Engine::Few { searcher, owners: kept.into_iter().map(|(_, owners)| owners).collect(), reach })
+    Some(Engine::Few { searcher, owners: kept.into_iter().map(|(_, owners)| owners).collect() })
 }
 
 /// The part that is rarest in traffic, with few letters where case is ignored: place and length.

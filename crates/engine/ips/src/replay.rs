@@ -55,3 +55,28 @@ pub fn replay<'a>(
     done.events.extend(pipeline.drain_events());
     done
 }
+
+/// Fuzz body: `bytes` are frames, each behind two bytes of length; the first byte chooses mode and link. Whatever
+/// comes must end in a verdict, within the caps.
+pub fn fuzz_frames(rules: std::sync::Arc<crate::Ruleset>, bytes: &[u8]) {
+    let Some((choice, mut rest)) = bytes.split_first() else { return };
+    let links = [LinkType::Ethernet, LinkType::RawIp, LinkType::LinuxCooked, LinkType::Null];
+    let link = links[usize::from(choice >> 1) % links.len()];
+    let mut config = crate::PipelineConfig { checksum: crate::Checksums::Ignore, events_max: 64, thresholds_max: 8, ..Default::default() };
+    config.flow.flows_max = 4;
+    config.lookback_memory_max = 1 << 16;
+    config.bypass_no_rule = false;
+    let mut pipeline = Pipeline::new(config, rules, 1);
+    let mut at = Timestamp::from_secs(1_700_000_000);
+    while let [high, low, frames @ ..] = rest {
+        let (frame, after) = frames.split_at(usize::from(u16::from_be_bytes([*high, *low])).min(frames.len()));
+        at.0 += 1_000_000;
+        let meta = PacketMeta::captured(link, frame.len() as u32, choice & 1 == 1);
+        let outcome = pipeline.packet(at, &meta, frame, &mut ());
+        assert!(meta.protect || outcome.verdict.passes(), "monitor mode blocked a packet");
+        assert!(pipeline.flows() <= 4);
+        rest = after;
+    }
+    assert!(pipeline.drain_events().count() <= 64);
+    pipeline.finish(at);
+}

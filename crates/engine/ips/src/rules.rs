@@ -410,7 +410,7 @@ fn compile_rule(file: &str, rule: &Rule, variables: &Variables, classification: 
         |found| matches!(found, Match::Content(content) if content.offset.is_some() || content.depth.is_some() || content.starts_with),
     );
     let on_stream = tcp && !steps.is_empty() && (only_stream || !needs_packet);
-    let on_packet = if on_stream { positioned && !only_stream || header.protocol != Protocol::Tcp && !only_stream } else { !only_stream };
+    let on_packet = !only_stream && (!on_stream || positioned);
     let source_ports = variables.port_set(&header.source_ports).map_err(variable)?;
     let destination_ports = variables.port_set(&header.destination_ports).map_err(variable)?;
     let ports_matter =

@@ -62,8 +62,15 @@ impl Thresholds {
         self.entries.is_empty()
     }
 
-    /// Counts one match of a rule.
-    pub fn ask(&mut self, now: Timestamp, rule: u64, which: u8, threshold: &Threshold, src: IpAddr, dst: IpAddr, flow: u64) -> Answer {
+    /// Counts one match. `rule`: its key, and which of its thresholds; `ends`: source and destination.
+    pub fn ask(
+        &mut self,
+        now: Timestamp,
+        (rule, which): (u64, u8),
+        threshold: &Threshold,
+        (src, dst): (IpAddr, IpAddr),
+        flow: u64,
+    ) -> Answer {
         let who = match threshold.track {
             Track::ByRule => Who::All,
             Track::BySource => Who::Host(src),
@@ -139,7 +146,7 @@ mod tests {
         let mut all = Thresholds::new(10);
         let threshold = Threshold { kind, track: Track::BySource, count, seconds };
         let host = "198.51.100.1".parse().unwrap();
-        at.iter().map(|secs| all.ask(Timestamp::from_secs(*secs), 1, 0, &threshold, host, host, 0)).collect()
+        at.iter().map(|secs| all.ask(Timestamp::from_secs(*secs), (1, 0), &threshold, (host, host), 0)).collect()
     }
 
     #[test]
@@ -157,7 +164,7 @@ mod tests {
         let threshold = Threshold { kind: ThresholdKind::Limit, track: Track::BySource, count: 1, seconds: 60 };
         for host in 0..10_000u32 {
             let address = IpAddr::V4(host.into());
-            assert_eq!(all.ask(Timestamp(1), 1, 0, &threshold, address, address, 0), Answer::Alert);
+            assert_eq!(all.ask(Timestamp(1), (1, 0), &threshold, (address, address), 0), Answer::Alert);
             assert!(all.len() <= 100);
         }
         assert!(all.refused > 9_000);

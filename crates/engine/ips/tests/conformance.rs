@@ -10,7 +10,6 @@ use std::path::Path;
 use bulkhead_ips::{Checksums, DropScope, EngineEvent, LinkType, OnFailure, PacketMeta, Pipeline, PipelineConfig, Ruleset, Source};
 use bulkhead_model::Timestamp;
 use bulkhead_rules::{Classification, Variables};
-use pcap_parser::traits::PcapReaderIterator;
 use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader};
 
 /// One check on `alert` events: how many lines of `eve.json` have these values.
@@ -98,10 +97,10 @@ fn run(tests: &Path, fields: &[&str]) -> Result {
         return Result::NotOurs;
     }
     let mut variables = suricata_variables();
-    if let Ok(yaml) = std::fs::read_to_string(folder.join("suricata.yaml")) {
-        if !plain_yaml(&yaml, &mut variables, &mut config) {
-            return Result::NotOurs;
-        }
+    if let Ok(yaml) = std::fs::read_to_string(folder.join("suricata.yaml"))
+        && !plain_yaml(&yaml, &mut variables, &mut config)
+    {
+        return Result::NotOurs;
     }
     if folder.join("threshold.config").exists() {
         return Result::NotOurs;
@@ -168,6 +167,7 @@ fn replay(
                 6 => "TCP".to_owned(),
                 17 => "UDP".to_owned(),
                 58 => "IPv6-ICMP".to_owned(),
+                132 => "SCTP".to_owned(),
                 other => other.to_string(),
             };
             put("proto", proto);

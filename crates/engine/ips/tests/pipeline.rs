@@ -50,17 +50,17 @@ fn a_segment_that_comes_early_is_judged_in_its_place() {
     let mut bench = Bench::new(EVIL);
     let mut connection = Connection::new(40000, 80);
     connection.open(&mut bench);
-    assert!(bench.send(&connection.from_client(4, ACK, b"n/sh")).verdict.passes());
-    assert_eq!(bench.send(&connection.from_client(0, ACK, b"/bi")).verdict, Verdict::Accept);
+    assert!(bench.send(&connection.client_says(4, ACK, b"n/sh")).verdict.passes());
+    assert_eq!(bench.send(&connection.client_says(0, ACK, b"/bi")).verdict, Verdict::Accept);
     assert_eq!(bench.sids(), Vec::<u32>::new());
     // One byte is missing between them: "/bi" + "?" + "n/sh" is not the exploit, "/bi" "n/sh" shifted is.
     let mut bench = Bench::new(EVIL);
     connection.open(&mut bench);
-    assert!(bench.send(&connection.from_client(3, ACK, b"n/sh")).verdict.passes());
-    assert!(!bench.send(&connection.from_client(0, ACK, b"/bi")).verdict.passes());
+    assert!(bench.send(&connection.client_says(3, ACK, b"n/sh")).verdict.passes());
+    assert!(!bench.send(&connection.client_says(0, ACK, b"/bi")).verdict.passes());
     assert_eq!(bench.sids(), [1]);
     // The half that was taken early does not get through with a retransmission of the first.
-    assert!(!bench.send(&connection.from_client(0, ACK, b"/bi")).verdict.passes());
+    assert!(!bench.send(&connection.client_says(0, ACK, b"/bi")).verdict.passes());
 }
 
 #[test]
@@ -68,9 +68,9 @@ fn bytes_that_differ_from_judged_ones_are_dropped() {
     let mut bench = Bench::new(EVIL);
     let mut connection = Connection::new(40000, 80);
     connection.open(&mut bench);
-    assert_eq!(bench.send(&connection.from_client(0, ACK, b"/xxx/xx")).verdict, Verdict::Accept);
-    assert_eq!(bench.send(&connection.from_client(0, ACK, b"/bin/sh")).verdict, Verdict::Drop(DropReason::StreamConflict));
-    assert_eq!(bench.send(&connection.from_client(0, ACK, b"/xxx/xx")).verdict, Verdict::Accept);
+    assert_eq!(bench.send(&connection.client_says(0, ACK, b"/xxx/xx")).verdict, Verdict::Accept);
+    assert_eq!(bench.send(&connection.client_says(0, ACK, b"/bin/sh")).verdict, Verdict::Drop(DropReason::StreamConflict));
+    assert_eq!(bench.send(&connection.client_says(0, ACK, b"/xxx/xx")).verdict, Verdict::Accept);
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn a_reload_keeps_flows_and_what_was_seen_of_them() {
 fn malformed_frames_have_a_stated_verdict() {
     let mut bench = Bench::new(EVIL);
     let connection = Connection::new(40000, 80);
-    let good = connection.from_client(0, ACK, b"hello");
+    let good = connection.client_says(0, ACK, b"hello");
     for cut in 14..good.len() {
         assert_eq!(bench.send(&good[..cut]).verdict, Verdict::Drop(DropReason::Malformed), "{cut}");
     }

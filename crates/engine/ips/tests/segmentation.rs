@@ -101,7 +101,7 @@ fn alerts(stream: &[u8], cuts: &[usize], shuffle: Option<&mut Numbers>, filler: 
         }
     }
     for (at, bytes) in segments {
-        let outcome = bench.send(&connection.from_client(at as u32, ACK | PSH, bytes));
+        let outcome = bench.send(&connection.client_says(at as u32, ACK | PSH, bytes));
         assert!(outcome.verdict.passes(), "{:?}", outcome.verdict);
     }
     let mut sids = bench.sids();

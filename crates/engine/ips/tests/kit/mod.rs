@@ -183,25 +183,25 @@ impl Connection {
     pub fn open(&mut self, bench: &mut Bench) -> Outcome {
         bench.send(&Tcp { src: self.client, dst: self.server, seq: 999, ack: 0, flags: SYN }.frame(b""));
         bench.send(&Tcp { src: self.server, dst: self.client, seq: 8999, ack: 1000, flags: SYN | ACK }.frame(b""));
-        bench.send(&self.from_client(0, ACK, b""))
+        bench.send(&self.client_says(0, ACK, b""))
     }
 
-    pub fn from_client(&self, ahead: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
+    pub fn client_says(&self, ahead: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
         Tcp { src: self.client, dst: self.server, seq: self.client_seq + ahead, ack: self.server_seq, flags }.frame(payload)
     }
 
-    pub fn from_server(&self, ahead: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
+    pub fn server_says(&self, ahead: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
         Tcp { src: self.server, dst: self.client, seq: self.server_seq + ahead, ack: self.client_seq, flags }.frame(payload)
     }
 
     pub fn request(&mut self, bench: &mut Bench, payload: &[u8]) -> Outcome {
-        let outcome = bench.send(&self.from_client(0, PSH | ACK, payload));
+        let outcome = bench.send(&self.client_says(0, PSH | ACK, payload));
         self.client_seq += payload.len() as u32;
         outcome
     }
 
     pub fn reply(&mut self, bench: &mut Bench, payload: &[u8]) -> Outcome {
-        let outcome = bench.send(&self.from_server(0, PSH | ACK, payload));
+        let outcome = bench.send(&self.server_says(0, PSH | ACK, payload));
         self.server_seq += payload.len() as u32;
         outcome
     }
