@@ -111,7 +111,11 @@ fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
+        let error_text = error.to_string();
+        // Some messages carry their cause already.
+        if !text.contains(&error_text) {
+            text = format!("{text}: {error_text}");
+        }
         cause = error.source();
     }
     text

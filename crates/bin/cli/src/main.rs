@@ -10,6 +10,9 @@ mod down;
 mod event_text;
 mod events;
 mod failure;
+#[cfg(test)]
+#[path = "../../../service/api/tests/kit/mod.rs"]
+mod kit;
 mod man;
 mod map;
 mod mode;

@@ -256,3 +256,76 @@ fn summary(now: &Snapshot) -> String {
         percent(now.coverage.total_percent)
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kit::{Lab, alert, operation};
+
+    fn visible(line: &str) -> usize {
+        let mut chars = line.chars();
+        let mut count = 0;
+        while let Some(c) = chars.next() {
+            match c {
+                '\x1b' => _ = chars.by_ref().find(|c| *c == 'm'),
+                _ => count += 1,
+            }
+        }
+        count
+    }
+
+    #[test]
+    fn no_screen_is_too_small_and_none_is_overrun() {
+        let lab = Lab::start();
+        (0..200).for_each(|sid| lab.agent.send(alert(sid)));
+        lab.agent.send_now(operation("x", "\x1b[2J\x1b]0;title\x07"));
+        let client = lab.client();
+        let before = Snapshot::take(&client, None).unwrap();
+        let now = Snapshot::take(&client, Some(&before)).unwrap();
+        for (columns, rows) in [(1, 1), (20, 5), (40, 12), (80, 24), (100, 30), (250, 80), (80, 8), (60, 200)] {
+            let lines = draw(&now, Some(&before), (columns, rows), Style::PLAIN);
+            assert!(lines.len() <= rows, "{columns}x{rows}: {}", lines.len());
+            // Below some 50 columns the tables are as narrow as they can be.
+            assert!(lines.iter().all(|line| visible(line) <= columns.max(60)), "{columns}x{rows}: {lines:#?}");
+            assert!(lines.iter().all(|line| !line.contains(['\x1b', '\x07'])), "{columns}x{rows}");
+        }
+    }
+
+    #[test]
+    fn an_ordinary_screen_has_workloads_traffic_and_events() {
+        let lab = Lab::start();
+        (0..50).for_each(|sid| lab.agent.send(alert(sid)));
+        lab.agent.store.flush().unwrap();
+        let now = Snapshot::take(&lab.client(), None).unwrap();
+        let screen = draw(&now, None, (100, 30), Style::PLAIN).join("\n");
+        for word in [
+            "bulkhead protecting",
+            "coverage 100 %",
+            "attacker",
+            "-> web",
+            "same-bridge",
+            "-> world",
+            "LAB command injection",
+            "host's network",
+        ] {
+            assert!(screen.contains(word), "{word}:\n{screen}");
+        }
+        assert_eq!(screen.lines().count(), 30, "what is left is filled with events:\n{screen}");
+    }
+
+    #[test]
+    fn a_look_adds_what_is_new_and_forgets_what_is_old() {
+        let lab = Lab::start();
+        (0..EVENTS_MAX as u32).for_each(|sid| lab.agent.send(alert(sid)));
+        lab.agent.store.flush().unwrap();
+        let client = lab.client();
+        let before = Snapshot::take(&client, None).unwrap();
+        lab.agent.send_now(alert(7));
+        let now = Snapshot::take(&client, Some(&before)).unwrap();
+        assert_eq!((now.events.len(), now.newest()), (EVENTS_MAX, EVENTS_MAX as u64 + 1));
+        let news = tell(&now, Some(&before));
+        assert!(news.len() == 2 && news[0].contains("(sid 7)"), "{news:?}");
+        let same = Snapshot::take(&client, Some(&now)).unwrap();
+        assert!(tell(&same, Some(&now)).is_empty(), "nothing new, nothing told");
+    }
+}

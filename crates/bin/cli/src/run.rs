@@ -16,7 +16,7 @@ use crate::output::{Format, Out};
 /// Ctrl-C, `bulkhead down` and, with --foreground, SIGTERM take everything off the host again.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The configuration; files in `conf.d` beside it are added. A missing file means the defaults
+    /// The configuration; files in `conf.d` beside it are added [default: /etc/bulkhead/bulkhead.yaml]
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
 

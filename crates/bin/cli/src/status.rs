@@ -1,5 +1,6 @@
 //! `bulkhead status`: is this host protected, and if not, why not.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bulkhead_api::{EngineState, Status};
@@ -128,16 +129,20 @@ fn rows(status: &Status) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// Those that answer, with what they say; of the others the names, which on most hosts are many.
 fn engines(engines: &[EngineState]) -> String {
-    if engines.is_empty() {
-        return "none".to_owned();
-    }
-    let words = engines.iter().map(|engine| {
+    let answering = engines.iter().filter(|engine| engine.connected).map(|engine| {
         let detail = engine.detail.as_ref().map_or(String::new(), |detail| format!(": {detail}"));
-        let state = if engine.connected { plural(u64::from(engine.workloads), "workload") } else { "not connected".to_owned() };
-        printable(&format!("{} ({state}{detail})", engine.name))
+        format!("{} ({}{detail})", engine.name, plural(u64::from(engine.workloads), "workload"))
     });
-    words.collect::<Vec<_>>().join(", ")
+    let answering: Vec<String> = answering.collect();
+    let silent: BTreeSet<&str> = engines.iter().filter(|engine| !engine.connected).map(|engine| engine.name.as_str()).collect();
+    let silent: Vec<&str> = silent.into_iter().collect();
+    let mut text = if answering.is_empty() { "none".to_owned() } else { answering.join(", ") };
+    if !silent.is_empty() {
+        text.push_str(&format!("; not connected: {}", silent.join(", ")));
+    }
+    printable(&text)
 }
 
 pub const fn mode_name(mode: bulkhead_model::Mode) -> &'static str {

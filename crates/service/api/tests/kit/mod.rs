@@ -115,6 +115,7 @@ pub struct FakeAgent {
     pub degraded: Mutex<Vec<String>>,
     pub complete: AtomicBool,
     pub down: AtomicBool,
+    pub pid: Mutex<u32>,
     /// While set, `workloads` does not return.
     hang: Mutex<bool>,
     go_on: Condvar,
@@ -130,6 +131,7 @@ impl FakeAgent {
             degraded: Mutex::default(),
             complete: AtomicBool::new(true),
             down: AtomicBool::new(false),
+            pid: Mutex::new(4711),
             hang: Mutex::new(false),
             go_on: Condvar::new(),
         }
@@ -155,7 +157,7 @@ impl Backend for FakeAgent {
         let degraded = self.degraded.lock().unwrap().clone();
         Ok(Status {
             version: "0.1.0".to_owned(),
-            pid: 4711,
+            pid: *self.pid.lock().unwrap(),
             started: NOON,
             uptime_secs: 11_527,
             enforcing: true,
