@@ -9,10 +9,10 @@
 //!   then a comparison of the whole literal at that place;
 //! * *many*: each literal is filed under the four bytes of it that are rarest in its group; each position of
 //!   the run is looked up in a bitmap, then in a hash table, then compared;
-//! * *short*: literals of one to three bytes beside *many* go through an Aho-Corasick automaton.
+//! * *short*: literals of one to three bytes beside *many*: single bytes by SIMD, the others by their first pair
+//!   through a bitmap of all pairs.
 
 use aho_corasick::packed;
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
 /// Bytes of a literal that the first pass looks at; the second pass looks at all. Bounds what is carried.
 pub const LITERAL_BYTES_MAX: usize = 48;
@@ -91,11 +91,14 @@ enum Engine {
     },
 }
 
+/// Literals of one to three bytes.
 #[derive(Debug)]
 struct Short {
-    automaton: AhoCorasick,
-    /// Automaton's pattern to literal.
-    owners: Vec<u32>,
+    singles: Vec<u32>,
+    /// One bit per pair of bytes, folded.
+    bitmap: Vec<u64>,
+    /// Folded pair and literal, sorted.
+    pairs: Vec<(u16, u32)>,
 }
 
 /// A fragment, and the literals that have it with its place in them.
@@ -174,10 +177,15 @@ impl Prefilter {
             Engine::Many { grams, short } => {
                 grams.scan(bytes, |literal, place, at| self.compare(bytes, at, literal, place, from, hit));
                 if let Some(short) = short {
-                    for found in short.automaton.find_overlapping_iter(bytes) {
-                        let literal = short.owners[found.pattern().as_usize()];
-                        self.compare(bytes, found.start(), literal, 0, from, hit);
+                    for number in &short.singles {
+                        let literal = &self.literals[*number as usize];
+                        let byte = literal.bytes[0];
+                        let other = if literal.nocase { byte.to_ascii_uppercase() } else { byte };
+                        if memchr::memchr2(byte, other, &bytes[from.min(bytes.len())..]).is_some() {
+                            hit(*number);
+                        }
                     }
+                    short.scan(bytes, |literal, at| self.compare(bytes, at, literal, 0, from, hit));
                 }
             }
         }
@@ -273,18 +281,43 @@ fn case_variants(base: &[u8], nocase: bool) -> Vec<Vec<u8>> {
 }
 
 fn many(literals: &[Literal]) -> Engine {
-    let short: Vec<u32> = (0..literals.len() as u32).filter(|number| (1..4).contains(&literals[*number as usize].bytes.len())).collect();
-    // Case is ignored for all, the comparison decides.
-    let automaton = AhoCorasick::builder()
-        .ascii_case_insensitive(true)
-        .match_kind(MatchKind::Standard)
-        .kind(Some(AhoCorasickKind::ContiguousNFA))
-        .build(short.iter().map(|number| &literals[*number as usize].bytes));
-    let short = match automaton {
-        Ok(automaton) if !short.is_empty() => Some(Short { automaton, owners: short }),
-        _ => None,
-    };
+    let mut short = Short { singles: Vec::new(), bitmap: vec![0; 1024], pairs: Vec::new() };
+    for (number, literal) in literals.iter().enumerate() {
+        match literal.bytes.as_slice() {
+            [_] => short.singles.push(number as u32),
+            [first, second] | [first, second, _] => {
+                let key = pair(*first, *second);
+                short.bitmap[usize::from(key >> 6)] |= 1 << (key & 63);
+                short.pairs.push((key, number as u32));
+            }
+            _ => {}
+        }
+    }
+    short.pairs.sort_unstable();
+    let short = (!short.singles.is_empty() || !short.pairs.is_empty()).then_some(short);
     Engine::Many { grams: Grams::new(literals), short }
+}
+
+impl Short {
+    fn scan(&self, bytes: &[u8], mut candidate: impl FnMut(u32, usize)) {
+        if self.pairs.is_empty() {
+            return;
+        }
+        for (at, window) in bytes.windows(2).enumerate() {
+            let key = pair(window[0], window[1]);
+            if self.bitmap[usize::from(key >> 6)] >> (key & 63) & 1 != 0 {
+                let first = self.pairs.partition_point(|entry| entry.0 < key);
+                for (_, number) in self.pairs[first..].iter().take_while(|entry| entry.0 == key) {
+                    candidate(*number, at);
+                }
+            }
+        }
+    }
+}
+
+/// Letters of either case give the same.
+const fn pair(first: u8, second: u8) -> u16 {
+    u16::from_le_bytes([first | 0x20, second | 0x20])
 }
 
 impl Grams {
