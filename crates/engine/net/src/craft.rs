@@ -68,7 +68,7 @@ pub fn fragment(src: IpAddr, dst: IpAddr, proto: u8, id: u32, offset: u16, more:
         IpAddr::V4(_) => {
             let mut packet = ip(src, dst, proto, piece);
             set(&mut packet, 4, &(id as u16).to_be_bytes());
-            let field = offset >> 3 | u16::from(more) << 13;
+            let field = (offset >> 3) | (u16::from(more) << 13);
             set(&mut packet, 6, &field.to_be_bytes());
             set(&mut packet, 10, &[0, 0]);
             let sum = !checksum::sum(packet.get(..20).unwrap_or_default(), 0);
@@ -93,7 +93,7 @@ pub fn tcp(src: IpAddr, dst: IpAddr, segment: &Segment<'_>) -> Vec<u8> {
     body.extend_from_slice(&segment.seq.to_be_bytes());
     body.extend_from_slice(&segment.ack.to_be_bytes());
     let [high, low] = segment.flags.0.to_be_bytes();
-    body.push(((20 + options_len) / 4 << 4) as u8 | high & 1);
+    body.push((((20 + options_len) / 4) << 4) as u8 | (high & 1));
     body.push(low);
     body.extend_from_slice(&segment.window.to_be_bytes());
     body.extend_from_slice(&[0, 0]);

@@ -297,7 +297,7 @@ impl Defrag {
                     Some(FragmentFault::TooLarge)
                 } else if fragment.offset == 0 && lacks_transport_header(packet.ip.proto, payload) {
                     Some(FragmentFault::HeaderIncomplete)
-                } else if fragment.more && end % 8 != 0 {
+                } else if fragment.more && !end.is_multiple_of(8) {
                     Some(FragmentFault::Unaligned)
                 } else {
                     None

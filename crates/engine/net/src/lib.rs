@@ -14,6 +14,7 @@ pub mod craft;
 pub mod decode;
 pub mod defrag;
 pub mod flow;
+pub mod fuzz;
 mod stats;
 pub mod stream;
 

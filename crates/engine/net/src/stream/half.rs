@@ -60,6 +60,8 @@ pub(super) struct Half {
     gap_bytes: u64,
     /// Position of the FIN, once it was taken in order.
     fin: Option<u64>,
+    /// The same, once it was seen.
+    fin_seen: Option<u64>,
     urgent: Option<u64>,
     urgent_marks: u32,
     syn_timestamp: bool,
@@ -195,6 +197,11 @@ impl Half {
         }
     }
 
+    /// Whether a segment is the very next and nothing waits: Linux' header prediction may take it.
+    pub(super) fn is_predicted(&self, tcp: &Tcp<'_>) -> bool {
+        self.ofo.is_empty() && self.position(tcp.seq) == self.next
+    }
+
     /// Whether a segment's time stamp is to be remembered: `tcp_replace_ts_recent`.
     pub(super) fn takes_timestamp(&self, tcp: &Tcp<'_>) -> bool {
         !self.started || self.guess || self.position(tcp.seq) <= self.next
@@ -221,12 +228,13 @@ impl Half {
         }
     }
 
-    /// The other side acknowledges bytes of this direction.
+    /// The other side acknowledges bytes of this direction, with a segment that is `in_order` on its own.
     #[allow(clippy::too_many_arguments)] // See `TcpStream::segment`.
     pub(super) fn take_ack(
         &mut self,
         dir: Direction,
         ack: u32,
+        in_order: bool,
         enforce: bool,
         config: &StreamConfig,
         stats: &mut StreamStats,
@@ -241,11 +249,14 @@ impl Half {
             self.start_guessed(ack, true);
             return Ok(());
         }
-        if at > self.highest && enforce && !self.partial {
+        // In a capture, segments may have been missed; on a live path all of them come by.
+        if at > self.highest && !self.partial && (enforce || !config.acks_seen) {
             return Err(Ignored::AckUnsent);
         }
         let slack = if config.acks_seen && self.window_max > 0 { self.window_max.max(1 << 16) } else { WINDOW_MAX };
-        if at + slack < self.acked {
+        // Linux discards it in its slow path (`tcp_ack`) and takes it in its fast path
+        // (`tcp_rcv_established`, which ignores what `tcp_ack` says).
+        if at + slack < self.acked && (enforce || !in_order) {
             return Err(Ignored::AckTooOld);
         }
         if at > self.next {
@@ -315,6 +326,14 @@ impl Half {
         {
             return SegmentOutcome::Condemned;
         }
+        // Where the stream ends must not change either, or the receiver reads less than was judged.
+        let moves_fin = match self.fin_seen {
+            Some(at) => data_end > at || (fin && data_end != at),
+            None => fin && data_end < self.highest,
+        };
+        if enforce && moves_fin && self.fin.is_none_or(|at| data_end <= at) {
+            return SegmentOutcome::Conflict { acked: end <= self.acked };
+        }
         if end <= self.next {
             return self.repeated(start, payload);
         }
@@ -335,7 +354,7 @@ impl Half {
                     if first {
                         self.waiting_since = now;
                     }
-                    self.highest = self.highest.max(end);
+                    self.note(end, fin);
                     self.mark_urgent(urgent);
                     let may_skip = self.partial || !(enforce || config.acks_seen);
                     if may_skip && now.since(self.waiting_since) > HOLE_NANOS_MAX {
@@ -377,12 +396,20 @@ impl Half {
             self.finish(dir, budget, sink);
         }
         self.drain(dir, config, stats, budget, sink);
-        self.highest = self.highest.max(end).max(self.next);
+        self.note(end.max(self.next), fin && end >= self.next);
         self.last_run.1 = self.next;
         if self.is_waiting() {
             self.waiting_since = now;
         }
         if different { SegmentOutcome::Conflict { acked: false } } else { SegmentOutcome::Accept { delivered: self.offset - before } }
+    }
+
+    /// Remembers how far the stream was seen to go.
+    fn note(&mut self, end: u64, fin: bool) {
+        self.highest = self.highest.max(end);
+        if fin && self.fin_seen.is_none() {
+            self.fin_seen = Some(end - 1);
+        }
     }
 
     /// What a segment that lies wholly before `next` is, `None` when it does not.
@@ -513,7 +540,9 @@ impl Half {
         if bytes.is_empty() {
             return;
         }
-        self.ring.push(self.next, bytes, config.ring_bytes_max, budget);
+        if !self.ring.push(self.next, bytes, config.ring_bytes_max, budget) {
+            stats.ring_denied += 1;
+        }
         let at = self.next;
         self.next += bytes.len() as u64;
         let urgent = self.urgent.filter(|mark| (at..self.next).contains(mark)).map(|mark| (mark - at) as usize);

@@ -228,6 +228,8 @@ counters! {
         gaps => "stream.gaps",
         gap_bytes => "stream.gap_bytes",
         midstream => "stream.midstream_pickups",
+        /// Times that [`StreamConfig::memory_bytes_max`] kept a ring from growing.
+        ring_denied => "stream.ring_denied",
         ignored_no_ack => "stream.ignored.no_ack",
         ignored_paws => "stream.ignored.paws",
         ignored_out_of_window => "stream.ignored.out_of_window",
@@ -569,7 +571,7 @@ impl TcpStream {
             return SegmentOutcome::Ignored(Ignored::Paws);
         }
         if tcp.flags.ack()
-            && let Err(ignored) = other.take_ack(dir.opposite(), tcp.ack, enforce, config, stats, budget, sink)
+            && let Err(ignored) = other.take_ack(dir.opposite(), tcp.ack, half.is_predicted(tcp), enforce, config, stats, budget, sink)
         {
             return SegmentOutcome::Ignored(ignored);
         }

@@ -65,6 +65,10 @@ impl Ofo {
     /// Whether any byte at its position differs from the one that would be read from the queue.
     /// Every byte of `bytes` is compared at most once.
     pub(super) fn differs(&self, start: u64, bytes: &[u8]) -> bool {
+        // A bare FIN; and the range below would be backwards.
+        if bytes.is_empty() {
+            return false;
+        }
         let end = start + bytes.len() as u64;
         let before = self.segments.range(..=start).next_back();
         let after = self.segments.range(start + 1..end);
@@ -94,16 +98,16 @@ impl Ofo {
         budget: &mut Budget,
     ) -> Inserted {
         let end = start + bytes.len() as u64 + u64::from(fin);
-        if let Some((from, before)) = self.segments.range(..=start).next_back() {
-            if end <= before.end(*from) {
-                return Inserted::Present;
-            }
-            // `from == start`: replaced below, for the map's key is the same.
+        if let Some((from, before)) = self.segments.range(..=start).next_back()
+            && end <= before.end(*from)
+        {
+            return Inserted::Present;
         }
         let cost = bytes.len() + SEGMENT_OVERHEAD;
         if self.segments.len() >= segments_max || self.bytes + cost > bytes_max || !budget.take(cost) {
             return Inserted::Full;
         }
+        // One that begins at the same place is replaced: the map's key is the same.
         if let Some(old) = self.segments.insert(start, Segment { bytes: bytes.to_vec(), fin }) {
             budget.give_back(old.bytes.len() + SEGMENT_OVERHEAD);
             self.bytes -= old.bytes.len() + SEGMENT_OVERHEAD;

@@ -25,29 +25,29 @@ pub(super) enum Compared {
 }
 
 impl Ring {
-    /// Appends the bytes at position `at`. A jump empties the ring first.
-    pub(super) fn push(&mut self, at: u64, bytes: &[u8], cap: usize, budget: &mut Budget) {
+    /// Appends the bytes at position `at`. A jump empties the ring first. False when the budget did not grant
+    /// what `cap` would allow: less is kept then.
+    pub(super) fn push(&mut self, at: u64, bytes: &[u8], cap: usize, budget: &mut Budget) -> bool {
         if cap == 0 || bytes.is_empty() {
-            return;
+            return true;
         }
         if at != self.end {
             self.len = 0;
             self.end = at;
         }
         let wanted = self.len.saturating_add(bytes.len());
-        if wanted > self.buffer.len() && self.buffer.len() < cap {
-            self.grow(wanted, cap, budget);
-        }
+        let granted = wanted <= self.buffer.len() || self.grow(wanted, cap, budget);
         let size = self.buffer.len();
         self.end += bytes.len() as u64;
         if size == 0 {
             // No memory was granted: nothing is kept, and retransmissions cannot be verified.
             self.len = 0;
-            return;
+            return granted;
         }
         let kept = bytes.get(bytes.len().saturating_sub(size)..).unwrap_or_default();
         write(&mut self.buffer, self.end - kept.len() as u64, kept);
         self.len = wanted.min(size);
+        granted
     }
 
     /// Compares the bytes at position `at`, which end at or before the ring's end.
@@ -83,11 +83,14 @@ impl Ring {
         self.len = 0;
     }
 
-    fn grow(&mut self, wanted: usize, cap: usize, budget: &mut Budget) {
+    fn grow(&mut self, wanted: usize, cap: usize, budget: &mut Budget) -> bool {
         let size = wanted.max(RING_BYTES_MIN).min(cap).next_power_of_two();
         let size = if size > cap { size / 2 } else { size };
-        if size <= self.buffer.len() || !budget.take(size - self.buffer.len()) {
-            return;
+        if size <= self.buffer.len() {
+            return true;
+        }
+        if !budget.take(size - self.buffer.len()) {
+            return false;
         }
         let mut buffer = vec![0; size];
         let start = self.end - self.len as u64;
@@ -95,6 +98,7 @@ impl Ring {
         write(&mut buffer, start, head);
         write(&mut buffer, start + head.len() as u64, tail);
         self.buffer = buffer;
+        true
     }
 
     /// `len` bytes from position `at` on, in two parts where the buffer wraps. Both lie within the ring.
@@ -159,7 +163,7 @@ mod tests {
     fn without_memory_nothing_is_kept() {
         let mut budget = Budget::with_max(100);
         let mut ring = Ring::default();
-        ring.push(0, &bytes(0, 50), 4096, &mut budget);
+        assert!(!ring.push(0, &bytes(0, 50), 4096, &mut budget));
         assert_eq!(ring.compare(0, &bytes(0, 50)), Compared::Forgotten);
     }
 
