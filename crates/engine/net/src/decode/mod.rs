@@ -239,13 +239,17 @@ impl Decoder {
         self.count(decoded)
     }
 
-    /// Decodes what the tunnel of `packet` carries. `None` when it is none, tunnels are off, or it lies deeper
-    /// than [`TUNNEL_DEPTH_MAX`] (counted).
+    /// Decodes what the tunnel of `packet` carries. `None` when it is none or tunnels are off; malformed with
+    /// [`DecodeEvent::TooManyLayers`] when it lies deeper than [`TUNNEL_DEPTH_MAX`].
     pub fn inner<'a>(&mut self, packet: &Packet<'a>) -> Option<Decoded<'a>> {
         let tunnel = tunnel::find(packet, &self.config)?;
         if packet.depth >= TUNNEL_DEPTH_MAX {
             self.stats.tunnels_too_deep += 1;
-            return None;
+            let mut events = Events::NONE;
+            events.insert(DecodeEvent::TooManyLayers);
+            let event = DecodeEvent::TooManyLayers;
+            let too_deep = Malformed { event, events, vlan: VlanIds::NONE, ip: None, depth: packet.depth + 1 };
+            return Some(self.count(Decoded::Malformed(too_deep)));
         }
         self.stats.tunnels += 1;
         let checksum = match packet.checksum {

@@ -12,6 +12,7 @@ pub const PROTO_UDP: u8 = 17;
 pub const PROTO_GRE: u8 = 47;
 pub const PROTO_ICMPV6: u8 = 58;
 pub const PROTO_SCTP: u8 = 132;
+const PROTO_IGMP: u8 = 2;
 const PROTO_UDPLITE: u8 = 136;
 
 #[derive(Debug, Clone, Copy)]
@@ -183,9 +184,22 @@ pub(super) fn decode<'a>(layer: Layer<'a>, ip: Ip<'a>, mut events: Events) -> De
             events.insert(DecodeEvent::Ipv6Icmpv4);
             ip::packet(layer, ip, Transport::Other, ip.payload, events)
         }
+        (ip::PROTO_AH, IpVersion::V4) => authenticated(layer, ip, events),
+        (PROTO_IGMP, IpVersion::V4) => {
+            // RFC 3376, section 4: a version 3 report has at least its fixed part, as any message has eight bytes.
+            match ip.payload {
+                [_, _, _, _, _, _, _, _, ..] => {}
+                [0x22, ..] => events.insert(DecodeEvent::IgmpV3PktTooSmall),
+                _ => events.insert(DecodeEvent::IgmpPktTooSmall),
+            }
+            ip::packet(layer, ip, Transport::Other, ip.payload, events)
+        }
         // IP in IP and UDP-Lite are known, the first as tunnels.
         (4 | 41 | PROTO_UDPLITE, _) => ip::packet(layer, ip, Transport::Other, ip.payload, events),
-        (_, IpVersion::V4) => ip::packet(layer, ip, Transport::Other, ip.payload, events),
+        (_, IpVersion::V4) => {
+            events.insert(DecodeEvent::Ipv4UnknownProtocol);
+            ip::packet(layer, ip, Transport::Other, ip.payload, events)
+        }
         (_, IpVersion::V6) => {
             events.insert(DecodeEvent::Ipv6UnknownNextHeader);
             ip::packet(layer, ip, Transport::Other, ip.payload, events)
@@ -195,6 +209,23 @@ pub(super) fn decode<'a>(layer: Layer<'a>, ip: Ip<'a>, mut events: Events) -> De
 
 fn malformed<'a>(layer: Layer<'a>, ip: &Ip<'_>, event: DecodeEvent, events: Events) -> Decoded<'a> {
     layer.malformed_ip(event, events, Some((ip.src, ip.dst, ip.proto)))
+}
+
+/// IPv4 with an authentication header (RFC 4302): what it protects is in the clear and is read on. A second one
+/// is not looked through.
+fn authenticated<'a>(layer: Layer<'a>, mut ip: Ip<'a>, events: Events) -> Decoded<'a> {
+    let inner = match ip.payload {
+        [next, len, ..] => ip.payload.get(usize::from(*len) * 4 + 8..).map(|rest| (*next, rest)),
+        [_] | [] => None,
+    };
+    match inner {
+        Some((ip::PROTO_AH, _)) | None => ip::packet(layer, ip, Transport::Other, ip.payload, events),
+        Some((next, rest)) => {
+            ip.proto = next;
+            ip.payload = rest;
+            decode(layer, ip, events)
+        }
+    }
 }
 
 /// As `tcp_v4_rcv` checks it.

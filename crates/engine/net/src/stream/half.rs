@@ -320,7 +320,8 @@ impl Half {
             self.mark_urgent(urgent);
             return SegmentOutcome::Accept { delivered: 0 };
         }
-        if let Some((from, to)) = self.condemned
+        if enforce
+            && let Some((from, to)) = self.condemned
             && start < to
             && end > from
         {

@@ -461,7 +461,8 @@ impl TcpStream {
     }
 
     /// The caller drops the segment that made the last [`StreamSink::data`] calls of this direction. The bytes
-    /// stay condemned: no retransmission of them passes.
+    /// stay condemned: while enforcing, no retransmission of them passes. Without this call they would count as
+    /// judged and good.
     pub const fn condemn(&mut self, dir: Direction) {
         match dir {
             Direction::ToServer => self.to_server.condemn(),
