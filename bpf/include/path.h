@@ -53,6 +53,7 @@
 #define SEEN_SYN_ACK 2
 #define SEEN_DATA 4
 #define SEEN_FROM_CONTAINER 8 /* the container side opened it */
+#define SEEN_FAILED 128 /* packets of it met a queue whose worker did not answer */
 
 /* What became of the bytes of a packet: index into pair_value. */
 enum byte_class {

@@ -21,6 +21,7 @@
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
+#include <linux/in6.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <linux/pkt_cls.h>
@@ -125,6 +126,7 @@ struct packet {
 	__u8 odd;          /* could not be judged by header: hold */
 	__u8 fragment;
 	__u8 arp;
+	__u8 neighbour;    /* neighbour discovery or group membership */
 };
 
 #define TCP_FIN 0x01
@@ -276,6 +278,9 @@ static __always_inline void parse(struct __sk_buff *skb, __u32 port, int to_cont
 		p->payload = ip_bytes - sizeof(*udp);
 	} else {
 		p->odd = 1;
+		__u8 *icmp = data + off;
+		if (protocol == IPPROTO_ICMPV6 && off <= 160 && (void *)(icmp + 1) <= end)
+			p->neighbour = (*icmp >= 130 && *icmp <= 137) || *icmp == 143;
 	}
 	key->container_port = to_container ? destination_port : source_port;
 	key->remote_port = to_container ? source_port : destination_port;
@@ -332,6 +337,15 @@ static __noinline int emit(struct flow_key *key, __u32 what, __u32 remote, __u32
 	return 0;
 }
 
+#define PORT_UNKNOWN 0x10000
+#define PROTOCOL_UNKNOWN 0x100
+
+static __always_inline int is_extension_header(__u8 protocol)
+{
+	return protocol == IPPROTO_HOPOPTS || protocol == IPPROTO_ROUTING || protocol == IPPROTO_FRAGMENT || protocol == IPPROTO_DSTOPTS ||
+	       protocol == IPPROTO_AH;
+}
+
 /* ACTION_*; *rule gets the policy's index, 0xffff for the default. First rule that fits wins. */
 static __noinline int segment_action(__u32 from, __u32 to, __u32 protocol, __u32 port, __u32 *rule)
 {
@@ -347,9 +361,11 @@ static __noinline int segment_action(__u32 from, __u32 to, __u32 protocol, __u32
 			if (i >= segment->count)
 				break;
 			struct segment_rule *r = &segment->rules[i];
-			if (r->protocol && r->protocol != protocol)
+			/* What is not known (fragments, extension headers) fits no rule that allows and every rule that denies. */
+			int doubt = r->action == ACTION_DENY;
+			if (r->protocol && (protocol == PROTOCOL_UNKNOWN ? !doubt : r->protocol != protocol))
 				continue;
-			if (port < r->port_low || port > r->port_high)
+			if (port == PORT_UNKNOWN ? !doubt && (r->port_low || r->port_high != 0xffff) : port < r->port_low || port > r->port_high)
 				continue;
 			*rule = r->rule;
 			return r->action;
@@ -359,6 +375,10 @@ static __noinline int segment_action(__u32 from, __u32 to, __u32 protocol, __u32
 }
 
 /* Judges the flow by the segment policy; returns 1 when it is to be dropped. */
+#define WHAT_ODD 0x10000
+#define WHAT_NEIGHBOUR 0x20000
+#define WHAT(to_container, p) ((to_container) | (p).tcp_flags << 8 | ((p).odd ? WHAT_ODD : 0) | ((p).neighbour ? WHAT_NEIGHBOUR : 0))
+
 static __noinline int judge_segment(struct flow_key *key, struct port *port, struct flow *flow, __u32 what, __u32 length)
 {
 	__u32 zero = 0;
@@ -387,8 +407,20 @@ static __noinline int judge_segment(struct flow_key *key, struct port *port, str
 	__u32 from = opened_by_container ? port->class_id : remote_class;
 	__u32 to = opened_by_container ? remote_class : port->class_id;
 	__u16 service = bpf_ntohs(opened_by_container ? key->remote_port : key->container_port);
-	__u32 rule = 0xffff;
-	if (segment_action(from, to, key->protocol, service, &rule) == ACTION_ALLOW)
+	__u32 rule = 0xffff, protocol = key->protocol, port_number = service;
+	if (what & WHAT_ODD) {
+		/* Its ports, and behind an extension header its protocol, could not be read here. */
+		if (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP)
+			port_number = PORT_UNKNOWN;
+		if (key->version == 6 && is_extension_header(protocol)) {
+			protocol = PROTOCOL_UNKNOWN;
+			port_number = PORT_UNKNOWN;
+		}
+	}
+	/* Without neighbour discovery there is no IPv6 link (RFC 4861); it never leaves the link. */
+	if (what & WHAT_NEIGHBOUR)
+		return 0;
+	if (segment_action(from, to, protocol, port_number, &rule) == ACTION_ALLOW)
 		return 0;
 	int enforced = (port->flags & PORT_PROTECT) || (remote && (remote->flags & ADDR_PROTECT));
 	flow->rule = rule;
@@ -448,8 +480,9 @@ static __always_inline int hook(struct __sk_buff *skb, int egress)
 	__u64 now = bpf_ktime_get_ns();
 	int d = to_container & 1;
 
-	/* 2. Back from user space. */
-	if (mark >= MARK_RETURN) {
+	/* 2. Back from user space. Inside a container no namespace is crossed that would scrub a mark which the container set
+	 * itself; but only what came through the TAP has its index. */
+	if (mark >= MARK_RETURN && !(inside_port && !to_container && skb->ingress_ifindex != port->tap_ifindex)) {
 		__u32 command = mark - MARK_RETURN;
 		__u32 remote = flow ? flow->remote : WORKLOAD_WORLD;
 		if (command == COMMAND_INJECT) {
@@ -489,7 +522,7 @@ static __always_inline int hook(struct __sk_buff *skb, int egress)
 			remote = flow->remote;
 			if (flow->role == ROLE_SKIP) {
 				if (flow->generation != cfg->generation) {
-					flow->verdict = judge_segment(&key, port, flow, to_container | p.tcp_flags << 8, bytes) ? VERDICT_DROP : 0;
+					flow->verdict = judge_segment(&key, port, flow, WHAT(to_container, p), bytes) ? VERDICT_DROP : 0;
 				}
 				if (flow->verdict == VERDICT_DROP) {
 					account(&key, remote, to_container, &p, CLASS_DROP_SEGMENT, bytes);
@@ -499,7 +532,7 @@ static __always_inline int hook(struct __sk_buff *skb, int egress)
 			}
 		} else if (mark == MARK_INSPECTED && !p.odd) {
 			struct flow fresh = { .role = ROLE_SKIP, .created_ns = now, .last_ns = now };
-			if (judge_segment(&key, port, &fresh, to_container | p.tcp_flags << 8, bytes))
+			if (judge_segment(&key, port, &fresh, WHAT(to_container, p), bytes))
 				fresh.verdict = VERDICT_DROP;
 			remote = fresh.remote;
 			bpf_map_update_elem(&bh_flows, &key, &fresh, BPF_NOEXIST);
@@ -509,7 +542,7 @@ static __always_inline int hook(struct __sk_buff *skb, int egress)
 			}
 		} else {
 			struct flow fresh = {};
-			int denied = judge_segment(&key, port, &fresh, to_container | p.tcp_flags << 8, bytes);
+			int denied = judge_segment(&key, port, &fresh, WHAT(to_container, p), bytes);
 			remote = fresh.remote;
 			if (denied) {
 				account(&key, remote, to_container, &p, CLASS_DROP_SEGMENT, bytes);
@@ -548,7 +581,7 @@ static __always_inline int hook(struct __sk_buff *skb, int egress)
 		struct flow fresh = { .role = ROLE_OWN, .created_ns = now, .last_ns = now };
 		if (key.protocol == IPPROTO_TCP && (p.tcp_flags & TCP_SYN))
 			fresh.seen = (syn ? !to_container : to_container) ? SEEN_FROM_CONTAINER : 0;
-		if (judge_segment(&key, port, &fresh, to_container | p.tcp_flags << 8, bytes)) {
+		if (judge_segment(&key, port, &fresh, WHAT(to_container, p), bytes)) {
 			fresh.verdict = VERDICT_DROP;
 			fresh.class_id = CLASS_DROP_SEGMENT;
 		}
@@ -569,7 +602,7 @@ static __always_inline int hook(struct __sk_buff *skb, int egress)
 			return pass(skb, to_container, MARK_FOREIGN);
 		}
 	} else if (flow->generation != cfg->generation) {
-		if (judge_segment(&key, port, flow, to_container | p.tcp_flags << 8, bytes)) {
+		if (judge_segment(&key, port, flow, WHAT(to_container, p), bytes)) {
 			flow->verdict = VERDICT_DROP;
 			flow->class_id = CLASS_DROP_SEGMENT;
 		} else if (flow->class_id == CLASS_DROP_SEGMENT) {
@@ -646,8 +679,8 @@ static __always_inline int hook(struct __sk_buff *skb, int egress)
 	queue &= QUEUES_MAX - 1;
 	if (elapsed(now, cfg->heartbeat_ns[queue]) > cfg->fail_after_ns) {
 		int closed = port->flags & PORT_FAIL_CLOSED;
-		if (!(flow->seen & 128)) {
-			flow->seen |= 128;
+		if (!(flow->seen & SEEN_FAILED)) {
+			flow->seen |= SEEN_FAILED;
 			emit(&key, EVENT(closed ? EVENT_FAIL_CLOSED : EVENT_FAIL_OPEN, closed, d, p.tcp_flags), flow->remote, 0, bytes);
 		}
 		account(&key, flow->remote, to_container, &p, closed ? CLASS_DROP_FAIL_CLOSED : CLASS_FAIL_OPEN, bytes);

@@ -44,6 +44,7 @@ impl Agent {
     /// # Panics
     /// When it does not; the message holds what it printed.
     pub fn start(plan: &AgentPlan<'_>) -> Self {
+        mount_bpffs();
         let dir = TempDir::new(plan.tag);
         let socket = dir.path().join("bulkhead.sock");
         let rules = dir.write("test.rules", plan.rules);
@@ -122,13 +123,13 @@ impl Agent {
     }
 
     /// Runs another verb of the program against this agent.
-    pub fn run(&self, arguments: &[&str]) -> Output {
+    pub fn run(&self, arguments: &[impl AsRef<std::ffi::OsStr>]) -> Output {
         let socket = self.dir.path().join("bulkhead.sock");
         let config = self.dir.path().join("bulkhead.yaml");
         let mut command = Command::new(program());
         command.args(arguments).env("BULKHEAD_SOCKET", socket).env("BULKHEAD_CONFIG", config).stdin(Stdio::null());
         let output = self.host.run(|| command.output()).unwrap_or_else(|e| panic!("{e}"));
-        output.unwrap_or_else(|e| panic!("cannot run bulkhead {arguments:?}: {e}"))
+        output.unwrap_or_else(|e| panic!("cannot run bulkhead: {e}"))
     }
 
     /// `bulkhead down`: everything off the host. Gives its output.
@@ -136,7 +137,7 @@ impl Agent {
     /// # Panics
     /// When it fails.
     pub fn down(&mut self) -> Output {
-        let output = self.run(&["down"]);
+        let output = self.run(&with_places(self.dir.path()));
         assert!(output.status.success(), "bulkhead down: {}{}", text(&output.stdout), text(&output.stderr));
         output
     }
@@ -158,7 +159,7 @@ impl Drop for Agent {
         if self.process.ended().is_none() {
             self.process.go_on_and_kill();
         }
-        let _ = self.run(&["down"]); // also after a test that failed half-way
+        let _ = self.run(&with_places(self.dir.path())); // also after a test that failed half-way
     }
 }
 
@@ -192,9 +193,32 @@ fn build() -> PathBuf {
     profile.join("bulkhead")
 }
 
+/// Lock, journal and pins of its own, so that agents of several tests live side by side.
+fn places(dir: &Path) -> [String; 4] {
+    let tag = dir.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    ["--run-dir".into(), dir.join("run").display().to_string(), "--pin-dir".into(), format!("{BPFFS}/{tag}")]
+}
+
+fn with_places(dir: &Path) -> Vec<String> {
+    std::iter::once("down".to_owned()).chain(places(dir)).collect()
+}
+
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// Mounted once for all agents of all tests: one that found it missing would unmount it under the others when it ends.
+fn mount_bpffs() {
+    static MOUNTED: OnceLock<()> = OnceLock::new();
+    MOUNTED.get_or_init(|| {
+        if !bulkhead_sys::mounts::is_bpffs(BPFFS).unwrap_or(false) {
+            // Another test process may have been faster.
+            let _ = bulkhead_sys::mounts::mount_bpffs(BPFFS);
+        }
+    });
+}
+
 fn launch(host: &Netns, config: &Path, dir: &Path, arguments: &[&str]) -> Process {
     let mut command = Command::new(program());
-    command.arg("run").arg("--config").arg(config).args(arguments);
+    command.arg("run").arg("--config").arg(config).args(places(dir)).args(arguments);
     process::Process::start("bulkhead run", &mut command, &dir.join("agent.log"), |c| {
         host.run(|| c.spawn()).map_err(|e| std::io::Error::other(e.to_string()))?
     })

@@ -184,6 +184,9 @@ fn put_in_force(state: &State, loaded: Loaded, book: Option<rulebook::Rulebook>)
     let rules = match book {
         Some(book) => {
             state.engine.swap_rules(&book.ruleset);
+            if let Route::Tcx(path) = &*lock(&state.route) {
+                path.path.forget_bypassed_by_policy();
+            }
             book.counts
         }
         None => before.rules,

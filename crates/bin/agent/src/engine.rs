@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use bulkhead_bpf::layout::{AddrKey, FlowKey, seen};
@@ -71,6 +72,8 @@ pub struct Engine {
     /// Set once the tcx path is up: where handshakes that the engine did not see are known.
     maps: OnceLock<Arc<PathMaps>>,
     ruleset: RwLock<Arc<Ruleset>>,
+    /// Grows when traffic may have passed unjudged: every flow is then followed anew from its next packet.
+    epoch: AtomicU64,
 }
 
 impl Engine {
@@ -79,7 +82,7 @@ impl Engine {
         let hasher = RandomState::new();
         let shards =
             (0..count).map(|shard| Mutex::new(Pipeline::new(settings.shard(count), Arc::clone(&rules), hasher.hash_one(shard)))).collect();
-        Self { shards, hasher, registry, recorder, maps: OnceLock::new(), ruleset: RwLock::new(rules) }
+        Self { shards, hasher, registry, recorder, maps: OnceLock::new(), ruleset: RwLock::new(rules), epoch: AtomicU64::new(1) }
     }
 
     pub fn set_maps(&self, maps: Arc<PathMaps>) {
@@ -193,7 +196,7 @@ impl Judge for Engine {
             link: if held.link == Link::Ethernet { LinkType::Ethernet } else { LinkType::RawIp },
             checksum: if held.verified { ChecksumState::Verified } else { ChecksumState::Unknown },
             gso: held.frame.len() > 1600,
-            epoch: 0,
+            epoch: self.epoch.load(Ordering::Relaxed),
             src,
             dst,
             protect: directory.enforced(src, dst),
@@ -223,6 +226,10 @@ impl Judge for Engine {
             };
             self.forward(events);
         }
+    }
+
+    fn lapsed(&self) {
+        self.epoch.fetch_add(1, Ordering::Relaxed);
     }
 
     fn broken(&self, port: u16) -> Verdict {
@@ -280,7 +287,11 @@ impl Origin for KernelOrigin<'_> {
         }
         let container_is_client = flow.seen & seen::FROM_CONTAINER != 0;
         let (client, server) = if container_is_client { (0, 1) } else { (1, 0) };
-        let next = |dir: usize, flag: u8| (flow.seen & flag != 0).then(|| flow.dir[dir].isn.wrapping_add(1));
+        // The initial number is the next one to be judged only where nothing has been held before this packet and nothing
+        // passed unjudged; else the stream is followed from here on.
+        let here = usize::from(self.held.to_container);
+        let untouched = |dir: usize| flow.seen & seen::FAILED == 0 && flow.dir[dir].held <= u32::from(dir == here);
+        let next = |dir: usize, flag: u8| (flow.seen & flag != 0 && untouched(dir)).then(|| flow.dir[dir].isn.wrapping_add(1));
         Some(Handshake {
             source_is_client: container_is_client != self.held.to_container,
             client_next: next(client, seen::SYN),

@@ -153,6 +153,9 @@ pub struct Journal {
     /// The netfilter chains of the fallback path are in place.
     #[serde(default)]
     pub nfqueue: bool,
+    /// There was no mangle table before, so it goes again with our chains.
+    #[serde(default)]
+    pub made_mangle: bool,
 }
 
 impl Journal {

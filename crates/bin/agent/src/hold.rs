@@ -27,7 +27,7 @@ const BATCH_FRAMES: usize = 64;
 /// The largest frame: a 64 KiB superpacket with headers, tag and virtio-net header, with room for BIG TCP's default.
 const FRAME_BYTES_MAX: usize = 256 * 1024;
 /// How long a worker sleeps at most: its heartbeat must be younger than the fail time.
-pub const IDLE_MS: u64 = 100;
+pub const IDLE_MS: u64 = 50;
 
 /// Judges a frame. Implementations are shared by all workers.
 pub trait Judge: Send + Sync {
@@ -36,6 +36,8 @@ pub trait Judge: Send + Sync {
     fn judge(&self, now: Timestamp, held: Held<'_>) -> Verdict;
     /// Called about every [`IDLE_MS`] by the worker with this index.
     fn idle(&self, now: Timestamp, worker: usize);
+    /// A worker was away for so long that the kernel may have passed traffic without it.
+    fn lapsed(&self);
     /// The verdict when judging itself broke down.
     fn broken(&self, port: u16) -> Verdict;
 }
@@ -215,12 +217,17 @@ impl Worker {
             return;
         }
         let mut last_idle = 0;
+        let mut last_beat = monotonic_ns();
         while !self.stop.load(Ordering::Relaxed) {
             events.clear();
             if self.epoll.wait(&mut events, Some(Duration::from_millis(IDLE_MS))).is_err() {
                 return;
             }
             let beat = monotonic_ns();
+            if beat - last_beat > self.maps.shared.fail_after_ns() {
+                self.judge.lapsed();
+            }
+            last_beat = beat;
             if !self.leaving.load(Ordering::Relaxed) {
                 self.maps.shared.beat(self.index, beat);
             }

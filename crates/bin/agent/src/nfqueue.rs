@@ -82,6 +82,10 @@ impl QueuePath {
         journal: &mut Journal,
         run_dir: &std::path::Path,
     ) -> Result<Self, Error> {
+        if !journal.nfqueue {
+            let there = |family| iptables::save(family, Some("mangle"), None).is_ok_and(|text| text.contains("*mangle"));
+            journal.made_mangle = !there(Family::V4) && !there(Family::V6);
+        }
         journal.nfqueue = true;
         for name in SYSCTLS {
             if let Ok(value) = sysctl::read(name)
@@ -238,7 +242,7 @@ fn jump_missing(family: Family) -> bool {
 }
 
 /// Takes chains and jumps away, whoever put them there. Returns what was done.
-pub fn remove_chains() -> Vec<String> {
+pub fn remove_chains(made_mangle: bool) -> Vec<String> {
     let mut done = Vec::new();
     for family in [Family::V4, Family::V6] {
         let there = iptables::save(family, Some("mangle"), None).is_ok_and(|text| text.contains(&format!(":{CHAIN} ")));
@@ -251,6 +255,11 @@ pub fn remove_chains() -> Vec<String> {
         text.push_str(&format!("-X {CHAIN}\n-X {CHAIN}-Q\n-X {SAVE_CHAIN}\nCOMMIT\n"));
         if iptables::restore(family, &text, None).is_ok() {
             done.push(format!("{CHAIN} chains of {family:?} removed"));
+        }
+        // iptables cannot remove a table; where it stands on nftables, that can. It is empty when only its own chains are left.
+        if made_mangle && iptables::save(family, Some("mangle"), None).is_ok_and(|text| !text.contains("\n-A ")) {
+            let name = if matches!(family, Family::V4) { "ip" } else { "ip6" };
+            let _ = std::process::Command::new("nft").args(["delete", "table", name, "mangle"]).stderr(std::process::Stdio::null()).status();
         }
     }
     done

@@ -290,6 +290,23 @@ impl Path {
         Ok(true)
     }
 
+    /// Flows that pass because no rule could match them meet the new rules.
+    pub fn forget_bypassed_by_policy(&self) {
+        let judged: Vec<FlowKey> = self
+            .maps
+            .flow_keys()
+            .filter(|key| {
+                let by_policy = |flow: bulkhead_bpf::layout::Flow| {
+                    flow.dir.iter().any(|dir| dir.verdict == 1 && usize::from(dir.class_id) == bulkhead_bpf::layout::class::BYPASS_POLICY)
+                };
+                self.maps.flow(key).ok().flatten().is_some_and(by_policy)
+            })
+            .collect();
+        for key in judged {
+            let _ = self.maps.remove_flow(&key);
+        }
+    }
+
     /// Flows of older generations are judged by the segment policy again at their next packet.
     pub fn next_generation(&mut self) -> u32 {
         self.generation = self.generation.wrapping_add(1);

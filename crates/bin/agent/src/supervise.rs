@@ -237,7 +237,7 @@ fn undo_journal(run_dir: &Path) -> Vec<String> {
     let journal = Journal::read(run_dir);
     let mut done = Vec::new();
     if journal.nfqueue {
-        done.extend(crate::nfqueue::remove_chains());
+        done.extend(crate::nfqueue::remove_chains(journal.made_mangle));
     }
     for (name, value) in &journal.sysctls {
         if bulkhead_sys::sysctl::write(name, value).is_ok() {
@@ -771,10 +771,19 @@ pub fn coverage_now(state: &State) -> Option<(bulkhead_api::Coverage, Vec<Device
     }
 }
 
-fn arm_inside(path: &mut Datapath, wanted: &Wanted, netns: u64) -> Result<(), String> {
-    let place = Netns::open_pid(wanted.pid).map_err(|error| error.to_string())?;
-    if place.inode() != netns {
-        return Err("its first process has left the namespace".into());
+/// By its first process, or by whatever else holds it when that has ended or never was.
+fn open_namespace(pid: u32, inode: u64) -> Option<Netns> {
+    if pid != 0
+        && let Ok(place) = Netns::open_pid(pid)
+        && place.inode() == inode
+    {
+        return Some(place);
     }
+    let listing = bulkhead_sys::netns::list().ok()?;
+    listing.namespaces.iter().find(|listed| listed.inode == inode)?.open().ok()
+}
+
+fn arm_inside(path: &mut Datapath, wanted: &Wanted, netns: u64) -> Result<(), String> {
+    let place = open_namespace(wanted.pid, netns).ok_or("its namespace cannot be opened")?;
     path.arm_inside(wanted.clone(), place).map_err(|error| error.to_string())
 }

@@ -171,7 +171,7 @@ settings! {
         /// Bits of the packet mark that may be used. Change it when another program of this host uses the same ones.
         mark_mask: MarkMask = MarkMask(0x0f00_0000);
         /// What happens to packets of a container interface that is not under inspection yet.
-        guard_unknown: GuardUnknown = GuardUnknown::Allow;
+        guard_unknown: GuardUnknown = GuardUnknown::Drop;
         /// Threads that inspect.
         workers: Workers = Workers::Auto;
         /// Microseconds that an idle thread waits awake before it sleeps: lower latency, more processor time.

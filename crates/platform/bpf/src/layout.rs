@@ -166,6 +166,8 @@ pub mod seen {
     pub const SYN_ACK: u8 = 2;
     pub const DATA: u8 = 4;
     pub const FROM_CONTAINER: u8 = 8;
+    /// Packets of it met a queue whose worker did not answer.
+    pub const FAILED: u8 = 128;
 }
 
 #[repr(C)]

@@ -310,6 +310,13 @@ impl SharedCfg {
         }
     }
 
+    /// After how many nanoseconds without a heartbeat the kernel takes a worker for dead.
+    #[allow(unsafe_code)]
+    pub fn fail_after_ns(&self) -> u64 {
+        // SAFETY: an aligned word inside the mapping.
+        unsafe { std::ptr::addr_of!((*self.at.as_ptr()).fail_after_ns).read_volatile() }
+    }
+
     #[allow(unsafe_code)]
     pub fn generation(&self) -> u32 {
         // SAFETY: an aligned word inside the mapping.
