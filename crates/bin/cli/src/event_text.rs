@@ -4,8 +4,17 @@ use std::net::IpAddr;
 
 use bulkhead_model::{Alert, AlertAction, Event, EventBody, Side};
 
-use crate::output::{Colour, printable};
-use crate::units::{bytes, plural};
+use crate::output::{Colour, Style, printable};
+use crate::units::{bytes, date_time, plural};
+
+/// `2026-11-23 21:10:56       1  alert      attacker -> web:80 TCP  [blocked] ...`
+pub fn line(event: &Event, style: Style) -> String {
+    let (text, colour) = happening(&event.body);
+    let parties = parties(event);
+    let parties = if parties.is_empty() { parties } else { format!("{parties}  ") };
+    let time = style.paint(&date_time(event.timestamp), Colour::Faint);
+    format!("{time}  {:>6}  {:<9}  {parties}{}", event.event_id, event.body.type_name(), style.paint(&text, colour))
+}
 
 /// `attacker -> web:80 TCP`; with an address in place of a name where no container is.
 pub fn parties(event: &Event) -> String {

@@ -5,10 +5,8 @@ use bulkhead_api::{EventQuery, EventTypes};
 use bulkhead_model::{Event, Timestamp};
 
 use crate::context::Context;
-use crate::event_text::{happening, parties};
+use crate::event_text::line;
 use crate::failure::{Exit, Failure};
-use crate::output::Colour;
-use crate::units::date_time;
 
 /// Show what happened: alerts, drops, anomalies and what the agent did
 ///
@@ -85,17 +83,8 @@ fn show(event: &Event, context: &mut Context) -> Result<(), Failure> {
     if context.json() {
         return context.out.json_line(event);
     }
-    let line = line(event, context);
+    let line = line(event, context.out.style());
     context.out.line(&line)
-}
-
-fn line(event: &Event, context: &Context) -> String {
-    let style = context.out.style();
-    let (text, colour) = happening(&event.body);
-    let parties = parties(event);
-    let parties = if parties.is_empty() { parties } else { format!("{parties}  ") };
-    let time = style.paint(&date_time(event.timestamp), Colour::Faint);
-    format!("{time}  {:>6}  {:<9}  {parties}{}", event.event_id, event.body.type_name(), style.paint(&text, colour))
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {
