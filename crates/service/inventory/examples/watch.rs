@@ -19,6 +19,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             *sockets = vec![path.into()];
         }
     }
+    if let Ok(path) = std::env::var("PODMAN_STORAGE") {
+        config.podman_storage = vec![path.into()];
+    }
     let until = Instant::now() + Duration::from_secs(std::env::args().nth(1).map_or(Ok(0), |seconds| seconds.parse())?);
     let inventory = Inventory::start(config)?;
     let settled = inventory.wait_settled(Duration::from_secs(10));

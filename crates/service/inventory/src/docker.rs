@@ -65,7 +65,7 @@ impl Docker {
         let list: CappedVec<ListEntry, CONTAINERS_MAX> =
             http::get(stream, &format!("{api}/containers/json"), deadline)?.json(LIST_BYTES_MAX, deadline)?;
         link.send(Update::Answered)?;
-        link.beyond_cap(list.refused)?;
+        link.beyond_cap(list.refused + list.items.iter().map(ListEntry::beyond_cap).sum::<u64>())?;
         let mut ids = BTreeSet::new();
         for entry in &list.items {
             if !cgroup::is_id(&entry.id) {
@@ -85,9 +85,7 @@ impl Docker {
                 Err(Error::Timeout) if timeouts < INSPECT_TIMEOUTS_MAX => {
                     timeouts += 1;
                     link.send(Update::Failed(Failure::Timeout))?;
-                    let (container, beyond_cap) = entry.into_container(self.runtime());
-                    link.beyond_cap(beyond_cap)?;
-                    link.running(container)?;
+                    link.running(entry.into_container(self.runtime()))?;
                 }
                 Err(error) => return Err(error),
             }
@@ -331,9 +329,12 @@ struct Binding {
 }
 
 impl ListEntry {
-    /// A description without pid, with the count of what it left out.
-    fn into_container(self, runtime: Runtime) -> (Container, u64) {
-        let beyond_cap = self.names.refused + self.labels.refused + self.ports.refused;
+    fn beyond_cap(&self) -> u64 {
+        self.names.refused + self.labels.refused + self.ports.refused
+    }
+
+    /// A description without pid.
+    fn into_container(self, runtime: Runtime) -> Container {
         let published = self.ports.items.iter().filter(|port| port.public != 0).filter_map(|port| {
             Some(Published {
                 host_address: address(&port.ip)?,
@@ -344,7 +345,7 @@ impl ListEntry {
         });
         // Names of links to other containers have a second slash: `/other/alias`.
         let own_name = self.names.items.iter().min_by_key(|name| name.matches('/').count());
-        let container = Container {
+        Container {
             name: own_name.map(|name| bare_name(name).to_owned()).filter(|name| !name.is_empty()).unwrap_or_else(|| self.id.clone()),
             image: Some(self.image).filter(|image| !image.is_empty()),
             labels: self.labels.items,
@@ -355,12 +356,12 @@ impl ListEntry {
             sandbox: false,
             published: sorted(published.collect()),
             id: self.id,
-        };
-        (container, beyond_cap)
+        }
     }
 }
 
 impl Inspected {
+    /// A description, with the count of what it left out.
     fn into_container(self, runtime: Runtime) -> (Container, u64) {
         let ports = self.network_settings.ports;
         let mut beyond_cap = self.config.labels.refused + ports.refused;

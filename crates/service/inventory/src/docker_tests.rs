@@ -84,7 +84,7 @@ fn a_list_describes_enough_without_inspect() {
         "NetworkSettings":{{"Networks":{{}}}},"Mounts":[]}}]"#
     );
     let list: CappedVec<ListEntry, CONTAINERS_MAX> = serde_json::from_str(&json).expect("a list");
-    let (container, _) = list.items.into_iter().next().expect("one").into_container(Runtime::Podman);
+    let container = list.items.into_iter().next().expect("one").into_container(Runtime::Podman);
     assert_eq!((container.name.as_str(), container.pid, container.may_use_host), ("web", None, true));
     assert_eq!(container.published, [published("0.0.0.0", 8080, 80, "tcp")]);
     assert_eq!(container.runtime, Runtime::Podman);

@@ -283,7 +283,7 @@ fn parse_head(lines: &[Vec<u8>]) -> Result<(u16, Vec<(String, String)>), Error> 
 /// RFC 9112 section 6.3: chunked wins over a length; two lengths that differ are an error.
 fn framing(fields: &[(String, String)]) -> Result<Framing, Error> {
     let values = |name: &'static str| fields.iter().filter(move |(field, _)| field == name).map(|(_, value)| value.as_str());
-    if let Some(coding) = values("transfer-encoding").last() {
+    if let Some(coding) = values("transfer-encoding").next_back() {
         if coding.eq_ignore_ascii_case("chunked") {
             return Ok(Framing::Chunked(Chunk::Size));
         }

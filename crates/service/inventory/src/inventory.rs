@@ -36,7 +36,7 @@ pub struct Inventory {
 pub struct StartError(#[from] std::io::Error);
 
 impl Inventory {
-    /// Starts the threads and returns at once; the first snapshot is empty. See [`Self::wait_settled`].
+    /// Starts the threads and returns at once; the first snapshot has no workloads. See [`Self::wait_settled`].
     pub fn start(config: Config) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let stop = Arc::new(Stop::default());
@@ -74,6 +74,7 @@ impl Inventory {
             counters: Counters::default(),
             clock: Clock::new(Instant::now()),
         };
+        core.shared.lock().snapshot = Arc::new(Snapshot { engines: core.statuses(), ..Snapshot::default() });
         // From here on a failure drops the inventory, which ends the threads that were started.
         let mut inventory = Self { shared, stop, updates, threads: Vec::new() };
         inventory.threads.push(spawn("inventory", move || core.run())?);

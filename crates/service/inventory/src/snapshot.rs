@@ -9,7 +9,7 @@ use crate::EngineKind;
 /// All workloads of one moment. Never changes; the next moment is another one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Snapshot {
-    /// Grows by one with every published snapshot; 0 is the empty one before the first look.
+    /// Grows by one with every published snapshot; 0 is the one without workloads before the first look.
     pub revision: u64,
     /// By ascending [`Workload::key`], each key once.
     pub workloads: Vec<Workload>,
