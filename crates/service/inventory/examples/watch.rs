@@ -1,8 +1,7 @@
 //! Prints the workloads of this host as JSON, then follows them for as many seconds as the first
-//! argument says (default 0). `DOCKER_HOST`, `PODMAN_SOCKET`, `CONTAINERD_SOCKET` and `CRI_SOCKET`
-//! name other sockets than the usual ones.
+//! argument says (default 0). `DOCKER_HOST`, `PODMAN_SOCKET`, `PODMAN_STORAGE`, `CONTAINERD_SOCKET` and
+//! `CRI_SOCKET` name other places than the usual ones.
 
-use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bulkhead_inventory::{Change, Config, Inventory};
@@ -34,20 +33,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         eprintln!("problem: {problem}");
     }
     println!("{}", serde_json::to_string_pretty(&snapshot.workloads)?);
-    loop {
-        match changes.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(change) => {
-                let (what, workload) = match &change {
-                    Change::Added(workload) => ("added", workload),
-                    Change::Removed(workload) => ("removed", workload),
-                    Change::Changed(workload) => ("changed", workload),
-                    Change::Resync => continue,
-                };
-                let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
-                println!("{now:.4} {what} {}", serde_json::to_string(workload)?);
-            }
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-        }
+    while let Ok(change) = changes.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        let (what, workload) = match &change {
+            Change::Added(workload) => ("added", workload),
+            Change::Removed(workload) => ("removed", workload),
+            Change::Changed(workload) => ("changed", workload),
+            Change::Resync => continue,
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+        println!("{now:.4} {what} {}", serde_json::to_string(workload)?);
     }
     eprintln!("{:?}", inventory.counters());
     Ok(())
