@@ -59,6 +59,8 @@ pub(crate) struct Row<'a> {
 pub(crate) struct Database {
     connection: Connection,
     bytes_max: u64,
+    /// Rows by type.
+    rows: [u64; EventType::COUNT],
 }
 
 /// What opening found.
@@ -135,12 +137,17 @@ impl Database {
         } else if version != SCHEMA_VERSION {
             return Err(DatabaseError::Damaged(format!("it has schema {version}, this program writes schema {SCHEMA_VERSION}")));
         }
-        let mut database = Self { connection, bytes_max };
+        let mut database = Self { connection, bytes_max, rows: [0; EventType::COUNT] };
         if database.meta("clean")? != Some(1) && tables > 0 {
             let found: String = database.connection.query_row("pragma quick_check(1)", [], |row| row.get(0))?;
             if found != "ok" {
                 return Err(DatabaseError::Damaged(found));
             }
+        }
+        for kind in EventType::ALL {
+            let count: i64 =
+                database.connection.query_row("select count(*) from events where type = ?", [kind.name()], |row| row.get(0))?;
+            database.rows[kind.index()] = u64::try_from(count).unwrap_or(0);
         }
         let newest: Option<i64> = database.connection.query_row("select max(id) from events", [], |row| row.get(0))?;
         let reserved = database.meta("next_id")?;
@@ -172,6 +179,9 @@ impl Database {
             }
         }
         transaction.commit()?;
+        for row in rows {
+            self.rows[EventType::of(&row.event.body).index()] += 1;
+        }
         if self.used_bytes()? > self.bytes_max { self.remove_oldest(rows.len() * 2 + REMOVE_ROWS_MIN) } else { Ok(0) }
     }
 
@@ -196,15 +206,13 @@ impl Database {
 
     /// Of the type that has the most rows, so that a flood of one type cannot push out the others.
     fn remove_oldest(&mut self, count: usize) -> Result<usize, DatabaseError> {
-        let most: Option<String> = self
-            .connection
-            .query_row("select type from events group by type order by count(*) desc limit 1", [], |row| row.get(0))
-            .optional()?;
-        let Some(kind) = most else { return Ok(0) };
+        let Some(kind) = EventType::ALL.into_iter().max_by_key(|kind| self.rows[kind.index()]) else { return Ok(0) };
         let removed = self.connection.execute(
             "delete from events where id in (select id from events where type = ? order by id limit ?)",
-            params![kind, i64::try_from(count).unwrap_or(i64::MAX)],
+            params![kind.name(), i64::try_from(count).unwrap_or(i64::MAX)],
         )?;
+        let left = &mut self.rows[kind.index()];
+        *left = left.saturating_sub(removed as u64);
         // Gives pages back to the file system when there are far too many, that is when the size was lowered.
         let file_bytes: i64 = self.connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
         if u64::try_from(file_bytes).unwrap_or(0).saturating_mul(PAGE_BYTES) > self.bytes_max {
@@ -304,37 +312,8 @@ impl Reader {
 }
 
 fn select(connection: &Connection, query: &Query, limit: usize) -> rusqlite::Result<Vec<Event>> {
-    let mut conditions: Vec<String> = Vec::new();
-    let mut values: Vec<Value> = Vec::new();
-    let mut add = |condition: &str, given: Vec<Value>| {
-        conditions.push(condition.to_owned());
-        values.extend(given);
-    };
-    if let Some(id) = query.id {
-        add("id = ?", vec![integer(id).into()]);
-    }
-    if let Some(since) = query.since {
-        add("id > ?", vec![integer(since).into()]);
-    }
-    if !query.types.is_empty() {
-        let kinds: Vec<Value> = query.types.iter().map(|kind| kind.name().to_owned().into()).collect();
-        add(&format!("type in ({})", vec!["?"; kinds.len()].join(", ")), kinds);
-    }
-    if let Some(name) = &query.workload {
-        add("(src = ? or dest = ?)", vec![name.clone().into(), name.clone().into()]);
-    }
-    if let Some(sid) = query.signature_id {
-        add("sid = ?", vec![i64::from(sid).into()]);
-    }
-    if let Some(from) = query.from {
-        add("time >= ?", vec![integer(from.0).into()]);
-    }
-    if let Some(to) = query.to {
-        add("time < ?", vec![integer(to.0).into()]);
-    }
-    let filter = if conditions.is_empty() { String::new() } else { format!("where {}", conditions.join(" and ")) };
-    let order = if query.since.is_some() { "asc" } else { "desc" };
-    let mut statement = connection.prepare(&format!("select event from events {filter} order by id {order} limit {limit}"))?;
+    let (text, values) = statement(query, limit);
+    let mut statement = connection.prepare(&text)?;
     let rows = statement.query_map(params_from_iter(values), |row| row.get::<_, String>(0))?;
     let mut events = Vec::new();
     for row in rows {
@@ -347,6 +326,53 @@ fn select(connection: &Connection, query: &Query, limit: usize) -> rusqlite::Res
         events.reverse();
     }
     Ok(events)
+}
+
+/// One branch for each type and side asked for, each of which an index answers in the order of ids, so that no more than
+/// `limit` rows of each are read; then the best of the branches. An `in` or an `or` would read and sort all rows that match.
+fn statement(query: &Query, limit: usize) -> (String, Vec<Value>) {
+    let kinds: Vec<Option<EventType>> = if query.types.is_empty() { vec![None] } else { query.types.iter().map(Some).collect() };
+    let sides: &[Option<&str>] = if query.workload.is_some() { &[Some("src"), Some("dest")] } else { &[None] };
+    let order = if query.since.is_some() { "asc" } else { "desc" };
+    let mut branches: Vec<String> = Vec::new();
+    let mut values: Vec<Value> = Vec::new();
+    for (kind, side) in kinds.iter().flat_map(|kind| sides.iter().map(move |side| (*kind, *side))) {
+        let conditions = conditions(query, kind, side, &mut values);
+        let filter = if conditions.is_empty() { String::new() } else { format!("where {}", conditions.join(" and ")) };
+        branches.push(format!("select id, event from (select id, event from events {filter} order by id {order} limit {limit})"));
+    }
+    // `union` also takes out what is found on both sides.
+    (format!("select event from ({}) order by id {order} limit {limit}", branches.join(" union ")), values)
+}
+
+fn conditions(query: &Query, kind: Option<EventType>, side: Option<&str>, values: &mut Vec<Value>) -> Vec<String> {
+    let mut conditions: Vec<String> = Vec::new();
+    let mut add = |condition: String, value: Value| {
+        conditions.push(condition);
+        values.push(value);
+    };
+    if let Some(id) = query.id {
+        add("id = ?".to_owned(), integer(id).into());
+    }
+    if let Some(since) = query.since {
+        add("id > ?".to_owned(), integer(since).into());
+    }
+    if let Some(kind) = kind {
+        add("type = ?".to_owned(), kind.name().to_owned().into());
+    }
+    if let (Some(side), Some(name)) = (side, &query.workload) {
+        add(format!("{side} = ?"), name.clone().into());
+    }
+    if let Some(sid) = query.signature_id {
+        add("sid = ?".to_owned(), i64::from(sid).into());
+    }
+    if let Some(from) = query.from {
+        add("time >= ?".to_owned(), integer(from.0).into());
+    }
+    if let Some(to) = query.to {
+        add("time < ?".to_owned(), integer(to.0).into());
+    }
+    conditions
 }
 
 /// Moves the file out of the way, keeps [`DAMAGED_DATABASES_MAX`] such files, and removes SQLite's side files.
@@ -378,4 +404,35 @@ fn put_aside(path: &Path, now: Timestamp) -> std::io::Result<PathBuf> {
 /// SQLite's integers are signed; ids and nanoseconds reach their end in the year 2262.
 fn integer(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_answers_in_the_order_of_ids_whatever_is_asked_for() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(SCHEMA).unwrap();
+        let name = Some("web".to_owned());
+        let types: EventTypes = "alert,drop,anomaly".parse().unwrap();
+        let queries = [
+            Query::by_id(7),
+            Query { since: Some(7), ..Query::default() },
+            Query { types, ..Query::default() },
+            Query { workload: name.clone(), ..Query::default() },
+            Query { workload: name, types, since: Some(1), ..Query::default() },
+            Query { signature_id: Some(7), ..Query::default() },
+        ];
+        for query in queries {
+            let (text, values) = statement(&query, 10);
+            let mut plan = connection.prepare(&format!("explain query plan {text}")).unwrap();
+            let steps: Vec<String> = plan.query_map(params_from_iter(values), |row| row.get(3)).unwrap().map(Result::unwrap).collect();
+            assert!(steps.iter().any(|step| step.starts_with("SEARCH events USING")), "{query:?}: {steps:#?}");
+            assert!(!steps.iter().any(|step| step.starts_with("SCAN events")), "{query:?}: {steps:#?}");
+            // A sort behind the scan of a branch sorts `limit` rows at most; one right behind the search would sort all that match.
+            let sorted = steps.windows(2).any(|pair| pair[0].starts_with("SEARCH events") && pair[1].contains("TEMP B-TREE"));
+            assert!(!sorted, "{query:?}: {steps:#?}");
+        }
+    }
 }
