@@ -2,6 +2,7 @@
 //! those that need no agent (`rules`, `policy check`, `doctor`, `man` …) call the engines themselves.
 #![forbid(unsafe_code)]
 
+mod capture;
 mod completions;
 mod context;
 mod coverage;
@@ -13,6 +14,7 @@ mod failure;
 #[cfg(test)]
 #[path = "../../../service/api/tests/kit/mod.rs"]
 mod kit;
+mod lab;
 mod man;
 mod map;
 mod mode;
@@ -20,7 +22,9 @@ mod output;
 mod policy;
 mod problems;
 mod reload;
+mod replay;
 mod rules;
+mod ruleset;
 mod run;
 mod status;
 mod table;
@@ -67,8 +71,12 @@ enum Verb {
     Coverage(coverage::Args),
     Policy(policy::Args),
     Rules(rules::Args),
+    Replay(replay::Args),
     Reload(reload::Args),
     Down(down::Args),
+    Lab(lab::Args),
+    #[command(hide = true)]
+    LabNode(lab::NodeArgs),
     Version(version::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -88,8 +96,11 @@ fn main() -> ExitCode {
         Verb::Coverage(args) => coverage::run(&args, &mut context),
         Verb::Policy(args) => policy::run(&args, &mut context),
         Verb::Rules(args) => rules::run(&args, &mut context),
+        Verb::Replay(args) => replay::run(&args, &mut context),
         Verb::Reload(args) => reload::run(&args, &mut context),
         Verb::Down(args) => down::run(&args, &mut context),
+        Verb::Lab(args) => lab::run(&args, &mut context),
+        Verb::LabNode(args) => lab::node(&args),
         Verb::Version(args) => version::run(&args, &mut context),
         Verb::Completions(args) => completions::run(&args, Cli::command(), &mut context),
         Verb::Man(args) => man::run(&args, Cli::command(), &mut context),

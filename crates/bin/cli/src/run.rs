@@ -1,12 +1,14 @@
 //! `bulkhead run`: the agent itself, in the foreground; what systemd starts, and what `./run` starts with the live map.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bulkhead_agent::RunOptions;
 use bulkhead_api::Client;
 
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
+use crate::lab::Beside;
 use crate::map;
 use crate::output::{Format, Out};
 
@@ -27,6 +29,10 @@ pub struct Args {
     /// Show the live map meanwhile
     #[arg(long)]
     map: bool,
+
+    /// Bring up a lab beside it: throw-away containers, one of which attacks; gone again at the end
+    #[arg(long)]
+    lab: bool,
 
     #[command(flatten)]
     places: Places,
@@ -63,12 +69,17 @@ pub fn run(args: &Args, context: &mut Context) -> Result<Exit, Failure> {
         foreground: args.foreground,
     };
     let (format, with_map) = (context.out.format(), args.map);
-    bulkhead_agent::run(&options, &mut |socket| announce(socket, format, with_map))?;
+    let lab = if args.lab { Some(Arc::new(Beside::prepare(&options.config)?)) } else { None };
+    let ended = bulkhead_agent::run(&options, &mut |socket| announce(socket, format, with_map, lab.clone()));
+    if let Some(lab) = lab {
+        lab.remove();
+    }
+    ended?;
     Ok(Exit::Ok)
 }
 
 /// Called by the agent when it is up. Threads are made here and not before, because the agent must set up signals first.
-fn announce(socket: &Path, format: Format, with_map: bool) {
+fn announce(socket: &Path, format: Format, with_map: bool, lab: Option<Arc<Beside>>) {
     if !with_map {
         let mut out = Out::stdout(format);
         let line = match format {
@@ -77,13 +88,24 @@ fn announce(socket: &Path, format: Format, with_map: bool) {
         };
         // An agent whose starter has closed its output protects all the same.
         let _ = out.line(&line).and_then(|()| out.flush());
-        return;
+        if lab.is_none() {
+            return;
+        }
     }
     let socket = socket.to_owned();
-    let drawing = move || {
-        let Ok(client) = Client::new(&socket) else { return };
-        // The map ends with the agent, or when nobody looks any more; the agent does not end with the map.
-        let _ = map::watch(&client, &mut Out::stdout(format), None);
+    let showing = move || {
+        // The lab's story first, then the map over it, with the lab still at work.
+        let at_work = lab.map(|lab| {
+            if let Err(failure) = lab.play(&socket, format) {
+                failure.report(format);
+            }
+            std::thread::spawn(move || lab.go_on())
+        });
+        if with_map && let Ok(client) = Client::new(&socket) {
+            // The map ends with the agent, or when nobody looks any more; the agent does not end with the map.
+            let _ = map::watch(&client, &mut Out::stdout(format), None);
+        }
+        drop(at_work); // it ends when the lab is removed
     };
-    let _ = std::thread::Builder::new().name("bulkhead-map".to_owned()).spawn(drawing);
+    let _ = std::thread::Builder::new().name("bulkhead-map".to_owned()).spawn(showing);
 }

@@ -204,6 +204,13 @@ pub enum Family {
     V6,
 }
 
+/// Removes the lab of this very process, which is about to end without dropping it.
+pub fn abandon(config: &LabConfig) -> Result<usize, LabError> {
+    let removed = sweep(config);
+    let _ = std::fs::remove_file(&config.lock); // the kernel's lock ends with the process
+    removed
+}
+
 /// Removes what a killed lab left: gives how many things that were. Refused while a lab is up.
 pub fn clean(config: &LabConfig) -> Result<usize, LabError> {
     let _lock = LockFile::acquire(&config.lock).map_err(LabError::Up)?;
@@ -220,7 +227,7 @@ pub fn policy(rules_file: &Path, mode: Mode) -> String {
     format!(
         "# Made by `bulkhead lab`; goes with it.\n\
          rules:\n  files: [{}]\n\
-         workloads:\n  - match: {{name: \"{SELECTOR}\"}}\n    mode: {mode}\n\
+         overrides:\n  - match: {{name: \"{SELECTOR}\"}}\n    mode: {mode}\n\
          segments:\n  rules:\n    - name: lab attacker keeps away from the database\n      from: {{name: lab-attacker}}\n      to: {{name: lab-database}}\n      action: deny\n",
         serde_json::Value::from(rules_file.display().to_string())
     )

@@ -93,10 +93,14 @@ impl Teller<'_> {
         self.act("protect-ipv6", "protect: and over IPv6", Family::V6, &Request::injection(), blocked);
         self.act("protect-jndi", "protect: and with a JNDI lookup in a header", Family::V4, &Request::lookup(), blocked);
         self.benign("protect-benign");
-        for (id, family) in [("segment-ipv4", Family::V4), ("segment-ipv6", Family::V6)] {
+        const KEPT_OFF: [(&str, &str, Family); 2] = [
+            ("segment-ipv4", "protect: the attacker does not reach the database, from the first packet on", Family::V4),
+            ("segment-ipv6", "protect: nor does it over IPv6", Family::V6),
+        ];
+        for (id, title, family) in KEPT_OFF {
             let seen = self.lab.act(Role::Attacker, Role::Database, family, &Request::query());
             let kept_off = if seen.connected { Err(told_of(&seen)) } else { Ok(told_of(&seen)) };
-            self.step(id, "protect: the attacker does not reach the database, from the first packet on", kept_off);
+            self.step(id, title, kept_off);
         }
         let query = self.lab.act(Role::Web, Role::Database, Family::V4, &Request::query());
         self.step("segment-allowed", "protect: the web service reaches the database", answered(&query));
