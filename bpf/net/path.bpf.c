@@ -312,7 +312,7 @@ static __always_inline void account(const struct flow_key *key, __u32 remote, in
 
 #define EVENT(kind, enforced, to_container, tcp_flags) ((kind) << 16 | (tcp_flags) << 8 | (to_container) << 1 | !!(enforced))
 
-static __noinline int emit(struct flow_key *key, __u32 what, __u32 remote, __u32 rule, __u32 length)
+__noinline int emit(struct flow_key *key, __u32 what, __u32 remote, __u32 rule, __u32 length)
 {
 	if (!key)
 		return 0;
@@ -347,7 +347,7 @@ static __always_inline int is_extension_header(__u8 protocol)
 }
 
 /* ACTION_*; *rule gets the policy's index, 0xffff for the default. First rule that fits wins. */
-static __noinline int segment_action(__u32 from, __u32 to, __u32 protocol, __u32 port, __u32 *rule)
+__noinline int segment_action(__u32 from, __u32 to, __u32 protocol, __u32 port, __u32 *rule)
 {
 	__u32 zero = 0;
 	struct path_cfg *cfg = bpf_map_lookup_elem(&bh_cfg, &zero);
@@ -379,7 +379,7 @@ static __noinline int segment_action(__u32 from, __u32 to, __u32 protocol, __u32
 #define WHAT_NEIGHBOUR 0x20000
 #define WHAT(to_container, p) ((to_container) | (p).tcp_flags << 8 | ((p).odd ? WHAT_ODD : 0) | ((p).neighbour ? WHAT_NEIGHBOUR : 0))
 
-static __noinline int judge_segment(struct flow_key *key, struct port *port, struct flow *flow, __u32 what, __u32 length)
+__noinline int judge_segment(struct flow_key *key, struct port *port, struct flow *flow, __u32 what, __u32 length)
 {
 	__u32 zero = 0;
 	int to_container = what & 1;
@@ -515,21 +515,19 @@ static __always_inline int hook(struct __sk_buff *skb, int egress)
 		return pass(skb, to_container, source_is_own(&key, port) ? MARK_INSPECTED : MARK_FOREIGN);
 	}
 
-	/* 3. Judged by its owner at another interface. */
-	if (to_container && (mark == MARK_INSPECTED || mark == MARK_FOREIGN)) {
+	/* 3. Judged by its owner at another interface. Where both ends own the flow (it is older than the hooks, or its sender's
+	 * address was not known yet), both judge it: half a conversation cannot be followed. */
+	if (to_container && (mark == MARK_INSPECTED || mark == MARK_FOREIGN) && !(flow && flow->role == ROLE_OWN)) {
 		__u32 remote = WORKLOAD_WORLD;
 		if (flow) {
 			remote = flow->remote;
-			if (flow->role == ROLE_SKIP) {
-				if (flow->generation != cfg->generation) {
-					flow->verdict = judge_segment(&key, port, flow, WHAT(to_container, p), bytes) ? VERDICT_DROP : 0;
-				}
-				if (flow->verdict == VERDICT_DROP) {
-					account(&key, remote, to_container, &p, CLASS_DROP_SEGMENT, bytes);
-					return TCX_DROP;
-				}
-				flow->last_ns = now;
+			if (flow->generation != cfg->generation)
+				flow->verdict = judge_segment(&key, port, flow, WHAT(to_container, p), bytes) ? VERDICT_DROP : 0;
+			if (flow->verdict == VERDICT_DROP) {
+				account(&key, remote, to_container, &p, CLASS_DROP_SEGMENT, bytes);
+				return TCX_DROP;
 			}
+			flow->last_ns = now;
 		} else if (mark == MARK_INSPECTED && !p.odd) {
 			struct flow fresh = { .role = ROLE_SKIP, .created_ns = now, .last_ns = now };
 			if (judge_segment(&key, port, &fresh, WHAT(to_container, p), bytes))

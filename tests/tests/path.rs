@@ -90,13 +90,17 @@ fn every_kind_of_path_is_inspected_and_accounted_for() {
     }
     let report = agent.client().coverage().expect("coverage");
     assert!(report.complete && report.total_percent > 99.999, "{report:#?}");
-    for kind in
-        [PathKind::SameBridge, PathKind::CrossBridge, PathKind::HostToContainer, PathKind::ContainerToHost, PathKind::Internet, PathKind::Macvlan]
-    {
+    for kind in [PathKind::SameBridge, PathKind::CrossBridge, PathKind::HostToContainer, PathKind::ContainerToHost, PathKind::Macvlan] {
         let inspected: u64 = report.pairs.iter().filter(|pair| pair.kind == kind).map(|pair| pair.inspected_bytes).sum();
         assert!(inspected > 200_000, "{}: {inspected} bytes inspected\n{report:#?}", kind.name());
         let dropped: u64 = report.pairs.iter().filter(|pair| pair.kind == kind).map(|pair| pair.dropped_bytes()).sum();
         assert!(dropped > 0, "{}: nothing dropped", kind.name());
+    }
+    // The world: its own link is not armed, so what comes from it and goes to it was judged at the container's.
+    let outside = &net.node("outside").name;
+    for (src, dst) in [(true, false), (false, true)] {
+        let of = report.pairs.iter().filter(|pair| (src && pair.src == *outside) || (dst && pair.dst == *outside));
+        assert!(of.map(|pair| pair.inspected_bytes).sum::<u64>() > 200_000, "to or from the world: {report:#?}");
     }
     let status = agent.client().status().expect("status");
     assert_eq!(status.engine.0.get("hold.panics"), Some(&0), "{status:#?}");
@@ -128,7 +132,8 @@ fn a_published_port_is_inspected_on_the_way_in_and_on_the_hairpin() {
         };
         let target = SocketAddr::new(gateway, 8088);
         let answer = tcp_exchange(&net.node(from).netns, target, &bytes, &Writes::Whole, PATIENCE);
-        assert!(answer.as_ref().is_ok_and(|a| *a == bytes), "{from}: {:?}", answer.map(|a| a.len()));
+        let counters = || agent.client().status().map(|status| status.engine.0.into_iter().filter(|(_, v)| *v > 0).collect::<Vec<_>>());
+        assert!(answer.as_ref().is_ok_and(|a| *a == bytes), "{from}: {:?}\n{:?}", answer.map(|a| a.len()), counters());
         let before = echo.got().len();
         let _ = tcp_exchange(&net.node(from).netns, target, BREACH, &Writes::At(vec![9]), Duration::from_millis(300));
         assert!(echo.got().iter().skip(before).all(|got| got != BREACH), "{from}: the breach came through the published port");
@@ -208,9 +213,10 @@ fn monitor_tells_and_protect_blocks_by_workload() {
     let target = SocketAddr::new(server.v4.into(), sink.port);
     tcp_exchange(&client.netns, target, BREACH, &Writes::Whole, PATIENCE).expect("monitor blocks nothing");
     assert_eq!(sink.wait_for(1), [BREACH]);
-    let event = agent.wait_event("would have blocked", |event| {
-        matches!(&event.body, EventBody::Alert { alert, .. } if alert.would_have_blocked && alert.signature_id == 1_000_001)
-    });
+    let event = agent.wait_event(
+        "would have blocked",
+        |event| matches!(&event.body, EventBody::Alert { alert, .. } if alert.would_have_blocked && alert.signature_id == 1_000_001),
+    );
     let pair = event.workload.expect("who is on both ends");
     assert_eq!((pair.src.name.as_str(), pair.dest.name.as_str()), (client.name.as_str(), server.name.as_str()));
     let why = agent.client().why(event.event_id).expect("why");
@@ -221,15 +227,19 @@ fn monitor_tells_and_protect_blocks_by_workload() {
     let _ = tcp_exchange(&client.netns, target, BREACH, &Writes::At(vec![5, 11]), Duration::from_millis(300));
     std::thread::sleep(SILENCE);
     assert!(!sink.got().iter().skip(1).any(|got| got == BREACH), "protect lets it through");
-    agent.wait_event("blocked", |event| {
-        matches!(&event.body, EventBody::Drop { drop, .. } if drop.verdict == "blocked" && drop.reason == "rule")
-    });
+    agent.wait_event(
+        "blocked",
+        |event| matches!(&event.body, EventBody::Drop { drop, .. } if drop.verdict == "blocked" && drop.reason == "rule"),
+    );
 
     // A rejected flow ends at once for both sides.
     let begun = Instant::now();
     let echo = Receiver::tcp(&server.netns, 0, Service::Echo);
-    let refused = tcp_exchange(&client.netns, SocketAddr::new(server.v4.into(), echo.port), b"BULKHEAD-TEST-REJECT", &Writes::Whole, PATIENCE);
-    assert_eq!(refused.map_err(|e| e.kind()), Err(std::io::ErrorKind::ConnectionReset));
+    let refused =
+        tcp_exchange(&client.netns, SocketAddr::new(server.v4.into(), echo.port), b"BULKHEAD-TEST-REJECT", &Writes::Whole, PATIENCE);
+    // Reset while sending, while shutting down, or while reading: which one is a matter of microseconds.
+    let kinds = [std::io::ErrorKind::ConnectionReset, std::io::ErrorKind::NotConnected, std::io::ErrorKind::BrokenPipe];
+    assert!(refused.as_ref().is_err_and(|e| kinds.contains(&e.kind())), "{refused:?}");
     assert!(begun.elapsed() < PATIENCE);
 }
 
@@ -258,6 +268,20 @@ fn segments_deny_the_first_packet_without_the_agent() {
     std::thread::sleep(Duration::from_millis(700));
     assert!(denied(Duration::from_millis(400)), "with the agent stopped, the segment rule lets it through");
     agent.process().go_on();
+}
+
+/// The host once its links have settled.
+fn settled(at: &bulkhead_sys::netns::Netns) -> HostState {
+    let mut before = HostState::take(at);
+    for _ in 0..20 {
+        std::thread::sleep(Duration::from_millis(300));
+        let now = HostState::take(at);
+        if HostState::difference(&before, &now).is_empty() {
+            return now;
+        }
+        before = now;
+    }
+    before
 }
 
 /// Talks over an established connection until told otherwise, and counts what came back.
@@ -333,7 +357,8 @@ fn connections_live_through_arming_killing_restarting_and_going_down() {
     armed(&agent, 3);
     all(&mut talks, "third agent");
     let sink = Receiver::tcp(&server.netns, 0, Service::Sink);
-    let _ = tcp_exchange(&client.netns, SocketAddr::new(server.v4.into(), sink.port), BREACH, &Writes::At(vec![4]), Duration::from_millis(300));
+    let _ =
+        tcp_exchange(&client.netns, SocketAddr::new(server.v4.into(), sink.port), BREACH, &Writes::At(vec![4]), Duration::from_millis(300));
     assert!(!sink.saw(BREACH, SILENCE), "the third agent judges");
     agent.down();
     all(&mut talks, "down");
@@ -413,7 +438,7 @@ fn down_leaves_the_host_as_it_was() {
     }
     let net = net::everything("pathdown");
     drop(agent("pathdown0", &net, PROTECT)); // mounts what the kit shares between tests
-    let before = HostState::take(net.host());
+    let before = settled(net.host());
     let inside = HostState::take(&net.node("macvlan").netns);
     let mut running = agent("pathdown", &net, PROTECT);
     armed(&running, 4);
@@ -435,7 +460,7 @@ fn the_fallback_path_blocks_too() {
         return;
     }
     let net = net::two_bridges("pathnfq");
-    let before = HostState::take(net.host());
+    let before = settled(net.host());
     let mut agent = agent("pathnfq", &net, "mode: protect\npath:\n  kind: nfqueue\n");
     let (client, server, far) = (net.node("client"), net.node("server"), net.node("far"));
     for (from, to) in [(client, server), (client, far)] {

@@ -83,7 +83,8 @@ impl QueuePath {
         run_dir: &std::path::Path,
     ) -> Result<Self, Error> {
         if !journal.nfqueue {
-            let there = |family| iptables::save(family, Some("mangle"), None).is_ok_and(|text| text.contains("*mangle"));
+            // Asked for the table alone, iptables shows one that is not there.
+            let there = |family| iptables::save(family, None, None).is_ok_and(|text| text.contains("*mangle"));
             journal.made_mangle = !there(Family::V4) && !there(Family::V6);
         }
         journal.nfqueue = true;
@@ -259,7 +260,8 @@ pub fn remove_chains(made_mangle: bool) -> Vec<String> {
         // iptables cannot remove a table; where it stands on nftables, that can. It is empty when only its own chains are left.
         if made_mangle && iptables::save(family, Some("mangle"), None).is_ok_and(|text| !text.contains("\n-A ")) {
             let name = if matches!(family, Family::V4) { "ip" } else { "ip6" };
-            let _ = std::process::Command::new("nft").args(["delete", "table", name, "mangle"]).stderr(std::process::Stdio::null()).status();
+            let _ =
+                std::process::Command::new("nft").args(["delete", "table", name, "mangle"]).stderr(std::process::Stdio::null()).status();
         }
     }
     done

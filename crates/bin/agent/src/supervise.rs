@@ -193,6 +193,10 @@ pub fn run(options: &RunOptions, ready: &mut dyn FnMut(&Path)) -> Result<(), Err
         if ending == Ending::Down { "everything is taken off the host" } else { "programs stay for the next agent" },
         [],
     );
+    if ending == Ending::Down {
+        // Whoever asked for it by the API is to get the answer.
+        thread::sleep(Duration::from_millis(100));
+    }
     server.stop();
     stop.store(true, Ordering::Relaxed);
     control.finish(ending, &options.pin_dir);
@@ -394,6 +398,7 @@ struct Control {
     numbers: Numbers,
     segmenter: Segmenter,
     segmenter_revision: u64,
+    own_netns: u64,
     /// Gaps already told, by interface.
     told_gaps: HashMap<String, u64>,
     last_sync: Instant,
@@ -412,6 +417,7 @@ impl Control {
             numbers: Numbers::default(),
             segmenter: Segmenter::new(&snapshot),
             segmenter_revision: snapshot.revision(),
+            own_netns: Netns::current()?.inode(),
             told_gaps: HashMap::new(),
             last_sync: Instant::now(),
             last_stats: Instant::now(),
@@ -581,6 +587,7 @@ impl Control {
                 policy: &in_force.snapshot,
                 interfaces: &in_force.loaded.config.path.interfaces,
                 default_mode: in_force.loaded.config.mode,
+                own_netns: self.own_netns,
             },
             &mut self.segmenter,
             &mut self.numbers,

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bulkhead_bpf::layout::{ADDR_PROTECT, AddrValue, SegmentValue};
-use bulkhead_model::{Mode, Network, Runtime, Workload, WorkloadId};
+use bulkhead_model::{InterfaceKind, Mode, Network, Runtime, Workload, WorkloadId};
 use bulkhead_policy::config::Interfaces;
 use bulkhead_policy::{Action, Fail, Inspection, PolicySnapshot, Segmenter, Settings};
 use bulkhead_sys::netlink::{Address, Link};
@@ -35,6 +35,8 @@ pub struct Inputs<'a> {
     pub policy: &'a PolicySnapshot,
     pub interfaces: &'a Interfaces,
     pub default_mode: Mode,
+    /// The namespace that this agent protects from inside: a host, whatever else it is.
+    pub own_netns: u64,
 }
 
 pub fn plan(inputs: &Inputs<'_>, segmenter: &mut Segmenter, numbers: &mut Numbers) -> Plan {
@@ -48,13 +50,6 @@ pub fn plan(inputs: &Inputs<'_>, segmenter: &mut Segmenter, numbers: &mut Number
     };
     let mut addresses: BTreeMap<IpAddr, AddrValue> = BTreeMap::new();
     let links: HashMap<u32, &Link> = inputs.links.iter().map(|link| (link.ifindex, link)).collect();
-    for address in inputs.host_addresses {
-        if !address.addr.is_loopback() && !crate::supervise::is_link_local(address.addr) {
-            addresses.insert(address.addr, AddrValue { workload: WorkloadId::HOST.0, class_id: WorkloadId::HOST.0, flags: 0, pad: 0 });
-            directory.addresses.insert(address.addr, WorkloadId::HOST);
-        }
-    }
-
     let mut wanted: BTreeMap<Place, Wanted> = BTreeMap::new();
     for ((workload, settings), class) in inputs.workloads.iter().zip(&settings).zip(&segmented.classes) {
         let id = numbers.of(&workload.key);
@@ -67,13 +62,22 @@ pub fn plan(inputs: &Inputs<'_>, segmenter: &mut Segmenter, numbers: &mut Number
             bypass: settings.inspect == Inspection::Bypass,
             class,
         };
+        if matches!(workload.network, Network::Own { netns } if netns == inputs.own_netns) {
+            continue;
+        }
         directory.entries.insert(id, Arc::new(entry));
         // The one that owns the namespace stands for all that share it.
         if !matches!(workload.network, Network::Own { .. }) {
             continue;
         }
         for interface in &workload.interfaces {
-            for address in &interface.addresses {
+            // Another network of this machine may use the same addresses (nested engines, isolated namespaces): only
+            // interfaces that hang on this host name anybody here.
+            let here = match interface.host_ifindex {
+                Some(ifindex) => links.contains_key(&ifindex),
+                None => matches!(interface.kind, InterfaceKind::Macvlan | InterfaceKind::Ipvlan),
+            };
+            for address in interface.addresses.iter().filter(|_| here) {
                 let flags = if settings.mode == Mode::Protect { ADDR_PROTECT } else { 0 };
                 addresses.insert(*address, AddrValue { workload: id.0, class_id: class, flags, pad: 0 });
                 directory.addresses.insert(*address, id);
@@ -85,6 +89,13 @@ pub fn plan(inputs: &Inputs<'_>, segmenter: &mut Segmenter, numbers: &mut Number
         }
         for (place, name) in inside_places(workload) {
             wanted.insert(place.clone(), want(place, &name, workload.pid, None, id, class, settings));
+        }
+    }
+    // The host's own addresses are nobody else's.
+    for address in inputs.host_addresses {
+        if !address.addr.is_loopback() && !crate::supervise::is_link_local(address.addr) {
+            addresses.insert(address.addr, AddrValue { workload: WorkloadId::HOST.0, class_id: WorkloadId::HOST.0, flags: 0, pad: 0 });
+            directory.addresses.insert(address.addr, WorkloadId::HOST);
         }
     }
     // Ends that no workload claims (yet): armed at once, named when the inventory knows.
