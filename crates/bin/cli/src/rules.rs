@@ -1,19 +1,14 @@
 //! `bulkhead rules check`: would these rules load.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use bulkhead_rules::{Diagnostic, Severity};
+use bulkhead_policy::Config;
 use clap::Subcommand;
-use serde::Serialize;
 
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::{Colour, printable};
-
-/// Bytes of one rule file; the largest public set has 40 MB.
-const FILE_BYTES_MAX: u64 = 512 * 1024 * 1024;
+use crate::ruleset::{Checked, VariableArgs, load};
 
 /// Look at detection rules
 #[derive(Debug, clap::Args)]
@@ -30,69 +25,21 @@ enum Action {
     Check {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+
+        #[command(flatten)]
+        variables: VariableArgs,
     },
 }
 
-/// The object behind `-o json`.
-#[derive(Debug, Default, Serialize)]
-struct Checked {
-    loaded: usize,
-    /// Well formed, and written for a keyword that this version does not have.
-    unsupported: usize,
-    wrong: usize,
-    /// Behind a `#`.
-    disabled: usize,
-    diagnostics: Vec<Remark>,
-}
-
-#[derive(Debug, Serialize)]
-struct Remark {
-    file: String,
-    line: u32,
-    column: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sid: Option<u32>,
-    severity: &'static str,
-    code: &'static str,
-    message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    help: Option<String>,
-}
-
 pub fn run(args: &Args, context: &mut Context) -> Result<Exit, Failure> {
-    let Action::Check { files } = &args.action;
-    let mut checked = Checked::default();
-    for file in files {
-        let read = bulkhead_rules::parse(&text_of(file)?);
-        checked.loaded += read.counts.loaded;
-        checked.unsupported += read.counts.unsupported;
-        checked.wrong += read.counts.wrong;
-        checked.disabled += read.counts.disabled;
-        checked.diagnostics.extend(read.diagnostics.into_iter().map(|diagnostic| remark(file, diagnostic)));
-    }
+    let Action::Check { files, variables } = &args.action;
+    let (_, checked) = load(files, variables, &Config::default())?;
     if context.json() {
         context.out.json(&checked)?;
     } else {
         text(&checked, context)?;
     }
     Ok(if checked.unsupported + checked.wrong == 0 { Exit::Ok } else { Exit::Findings })
-}
-
-fn remark(file: &Path, diagnostic: Diagnostic) -> Remark {
-    Remark {
-        file: file.display().to_string(),
-        line: diagnostic.span.line,
-        column: diagnostic.span.column,
-        sid: diagnostic.sid,
-        severity: match diagnostic.severity {
-            Severity::Error => "error",
-            Severity::Unsupported => "unsupported",
-            Severity::Warning => "warning",
-        },
-        code: diagnostic.code.id(),
-        message: diagnostic.message,
-        help: diagnostic.help,
-    }
 }
 
 fn text(checked: &Checked, context: &mut Context) -> Result<(), Failure> {
@@ -109,15 +56,4 @@ fn text(checked: &Checked, context: &mut Context) -> Result<(), Failure> {
     }
     let Checked { loaded, unsupported, wrong, disabled, .. } = checked;
     context.out.line(&format!("{loaded} loaded, {unsupported} unsupported, {wrong} wrong, {disabled} disabled"))
-}
-
-/// Bytes that are not UTF-8 stand in comments of old rule files, as a rule: they are replaced, and where they matter the rule is found wrong.
-fn text_of(file: &Path) -> Result<String, Failure> {
-    let failed = |error| Failure::File(file.to_owned(), error);
-    let mut bytes = Vec::new();
-    File::open(file).map_err(failed)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(Failure::usage(format!("`{}` is larger than {FILE_BYTES_MAX} bytes", file.display()), "is it a rule file?"));
-    }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

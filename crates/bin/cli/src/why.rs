@@ -11,7 +11,7 @@ use crate::units::date_time;
 /// Explain an event: which packet, which rule, which part of the policy, and what could come next
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The number in `event_id`, the second column of `bulkhead events`
+    /// The number in `event_id`; in `bulkhead events` it stands behind the time
     #[arg(value_name = "EVENT")]
     event: u64,
 }

@@ -61,7 +61,7 @@ fn busy_lab() -> Lab {
     lab
 }
 
-const VERBS: [&[&str]; 19] = [
+const VERBS: [&[&str]; 20] = [
     &[],
     &["run"],
     &["doctor"],
@@ -76,6 +76,7 @@ const VERBS: [&[&str]; 19] = [
     &["policy", "apply"],
     &["rules"],
     &["rules", "check"],
+    &["replay"],
     &["reload"],
     &["down"],
     &["version"],
@@ -333,6 +334,43 @@ fn watching_without_a_terminal_tells_news_line_by_line() {
     assert!(lines.next().unwrap().starts_with("bulkhead protecting: "));
     drop(lab);
     assert_eq!(child.wait().unwrap().code(), Some(3));
+}
+
+#[test]
+fn watching_on_a_terminal_writes_over_the_last_screen_and_changes_nothing_of_the_terminal() {
+    let lab = busy_lab();
+    let program = env!("CARGO_BIN_EXE_bulkhead");
+    let shell =
+        format!("stty columns 90 rows 20; exec '{program}' --socket '{}' status --watch --interval 1", lab.server.socket().display());
+    let mut command = Command::new("script");
+    command.args(["-qec", &shell, "/dev/null"]).env("TERM", "xterm").stdin(Stdio::null()).stdout(Stdio::piped());
+    let Ok(mut child) = command.spawn() else {
+        println!("NOT RUN: watching_on_a_terminal_writes_over_the_last_screen_and_changes_nothing_of_the_terminal (no script(1))");
+        return;
+    };
+    let mut shown = Vec::new();
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    // The second screen is there when the cursor has gone home twice and the rest was cleared twice.
+    while text_count(&shown, "\x1b[J") < 2 {
+        assert!(reader.read_until(b'J', &mut shown).unwrap() > 0, "{}", String::from_utf8_lossy(&shown));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let shown = String::from_utf8(shown).unwrap();
+    let screens: Vec<&str> = shown.split("\x1b[H").skip(1).collect();
+    assert_eq!((screens.len(), shown.matches("\x1b[2J").count()), (2, 1), "cleared once, then written over:\n{shown}");
+    for screen in screens {
+        assert!(screen.contains("attacker") && screen.contains("-> web") && screen.contains("LAB command injection"), "{screen}");
+        assert!(screen.matches('\n').count() < 20, "it would scroll:\n{screen}");
+    }
+    for private in ["\x1b[?", "\x1bc", "\x1b]"] {
+        assert!(!shown.contains(private), "{private:?} changes the terminal");
+    }
+    assert!(shown.contains("\x1b[32m"), "colours on a terminal");
+}
+
+fn text_count(bytes: &[u8], what: &str) -> usize {
+    String::from_utf8_lossy(bytes).matches(what).count()
 }
 
 #[test]
