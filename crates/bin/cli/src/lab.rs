@@ -7,7 +7,7 @@ use std::io::Read;
 use std::net::{Ipv6Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use bulkhead_api::{Client, ClientError, EventQuery, Protected};
@@ -239,7 +239,8 @@ impl Beside {
         let text = format == Format::Text;
         let story = story::tell(&lab, Some(&mut agent), &mut |step| {
             // An agent whose starter has closed its output goes on all the same.
-            let _ = if text { out.line(&line(step, style)).and_then(|()| out.flush()) } else { Ok(()) };
+            let shown = text && !self.removed.load(Ordering::Acquire);
+            let _ = if shown { out.line(&line(step, style)).and_then(|()| out.flush()) } else { Ok(()) };
         });
         *self.slot() = Some(lab);
         if self.removed.load(Ordering::Acquire) {
@@ -275,7 +276,7 @@ impl Beside {
     }
 
     fn slot(&self) -> std::sync::MutexGuard<'_, Option<Lab>> {
-        self.lab.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.lab.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -345,15 +346,17 @@ impl Judge for Agent {
 #[derive(Debug, Clone)]
 struct DropIn {
     dir: PathBuf,
+    /// Set by the removal: another thread that is still telling the story must not write them again.
+    closed: Arc<Mutex<bool>>,
 }
 
 impl DropIn {
     fn in_dir(dir: PathBuf) -> Self {
-        Self { dir }
+        Self { dir, closed: Arc::default() }
     }
 
     fn beside(config: &Path) -> Self {
-        Self { dir: config.parent().unwrap_or(Path::new("/etc/bulkhead")).join("conf.d") }
+        Self::in_dir(config.parent().unwrap_or(Path::new("/etc/bulkhead")).join("conf.d"))
     }
 
     fn policy(&self) -> PathBuf {
@@ -374,6 +377,10 @@ impl DropIn {
             std::fs::write(&new, text).map_err(failed)?;
             std::fs::rename(&new, &path).map_err(failed)
         };
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        if *closed {
+            return Err(Failure::Internal("the lab is being removed".into()));
+        }
         let made = self.made_directory() || !self.dir.exists();
         std::fs::create_dir_all(&self.dir).map_err(|e| Failure::File(self.dir.clone(), e))?;
         written(self.rules(), bulkhead_lab::RULES)?;
@@ -387,6 +394,8 @@ impl DropIn {
 
     /// Gives how many files that were.
     fn remove(&self) -> usize {
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        *closed = true;
         let made = self.made_directory();
         let removed = [self.policy(), self.rules()].iter().filter(|f| std::fs::remove_file(f).is_ok()).count();
         if made && std::fs::remove_dir(&self.dir).is_ok() {

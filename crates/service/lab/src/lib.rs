@@ -78,13 +78,13 @@ pub enum LabError {
     Lock(#[source] lock::Error),
     #[error("cannot find this program's own file")]
     Program(#[source] std::io::Error),
-    #[error("cannot build the lab's network: {0}")]
+    #[error("cannot build the lab's network")]
     Fabric(#[from] FabricError),
-    #[error("cannot enter a node of the lab: {0}")]
+    #[error("cannot enter a node of the lab")]
     Os(#[from] bulkhead_sys::OsError),
     #[error("cannot start a node of the lab")]
     Node(#[source] std::io::Error),
-    #[error("docker: {0}")]
+    #[error("docker")]
     Docker(#[from] docker::DockerError),
     #[error("{0} does not listen after {READY:?}; is there a firewall that drops packets on a bridge?")]
     Silent(&'static str),
