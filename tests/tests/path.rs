@@ -223,7 +223,7 @@ fn monitor_tells_and_protect_blocks_by_workload() {
     assert!(why.rule.is_some_and(|rule| rule.contains("sid:1000001")) && why.explanation.len() >= 3, "{:?}", why.explanation);
 
     let changed = agent.client().set_mode(Some(server.name.clone()), Mode::Protect).expect("a mode for one workload");
-    assert_eq!(changed.workloads, [server.name.clone()]);
+    assert_eq!(changed.workloads, std::slice::from_ref(&server.name));
     let _ = tcp_exchange(&client.netns, target, BREACH, &Writes::At(vec![5, 11]), Duration::from_millis(300));
     std::thread::sleep(SILENCE);
     assert!(!sink.got().iter().skip(1).any(|got| got == BREACH), "protect lets it through");
@@ -332,7 +332,7 @@ fn connections_live_through_arming_killing_restarting_and_going_down() {
     talks.iter_mut().for_each(|talk| _ = talk.say_for(Duration::from_millis(50)));
     let mut agent = agent("pathlife", &net, PROTECT);
     armed(&agent, 3);
-    let mut all = |talks: &mut [Conversation; 2], when: &str| {
+    let all = |talks: &mut [Conversation; 2], when: &str| {
         for talk in talks.iter_mut() {
             let longest = talk.say_for(Duration::from_millis(300));
             println!("{when}: longest answer {longest:?}");

@@ -139,8 +139,9 @@ impl Backend for AgentBackend {
         }
         let problems = policy_problems(&loaded);
         let changes = changes(&self.state, &loaded);
-        files::write_whole(&self.state.config_path, text.as_bytes()).map_err(|error| ApiError::internal(error.to_string()))?;
+        // Rules before the file: a text that is refused must not be what the next start reads.
         let rulebook = rulebook::load_all(&loaded.config).map_err(|message| ApiError::refused(message, Vec::new()))?;
+        files::write_whole(&self.state.config_path, text.as_bytes()).map_err(|error| ApiError::internal(error.to_string()))?;
         let revision = put_in_force(&self.state, loaded, Some(rulebook));
         self.state.recorder.operation("policy-applied", format!("revision {revision}"), [("policy_revision", json!(revision))]);
         Ok(PolicyChange { applied: true, revision, problems, changes })

@@ -231,9 +231,7 @@ fn jumps(how: &str) -> String {
     for hook in ["FORWARD", "INPUT", "OUTPUT"] {
         text.push_str(&format!("{how} {hook} -j {CHAIN}\n"));
     }
-    for hook in ["POSTROUTING"] {
-        text.push_str(&format!("{how} {hook} -j {SAVE_CHAIN}\n"));
-    }
+    text.push_str(&format!("{how} POSTROUTING -j {SAVE_CHAIN}\n"));
     text.push_str("COMMIT\n");
     text
 }

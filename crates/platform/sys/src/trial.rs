@@ -59,9 +59,8 @@ pub fn fanotify_exec(dir: &Path) -> Result<(), OsError> {
     write(&file, b"#!/bin/true\n", 0o700)?;
     let group = Fanotify::new()?;
     group.mark(0, libc::FAN_OPEN_EXEC_PERM, &file)?;
-    let started = thread::spawn(move || {
-        Command::new(file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().map(drop)
-    });
+    let started =
+        thread::spawn(move || Command::new(file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().map(drop));
     group.deny_next("an exec", started)
 }
 
