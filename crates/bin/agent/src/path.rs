@@ -193,6 +193,13 @@ impl Path {
         Ok(number)
     }
 
+    /// From which counters of its device on an interface's bytes are compared.
+    pub fn set_baseline(&mut self, place: &Place, baseline: LinkStats) {
+        if let Some(armed) = self.armed.get_mut(place) {
+            armed.wanted.baseline = Some(baseline);
+        }
+    }
+
     /// Reserves a number for an interface inside a container; its TAP has to be made before it is armed.
     pub fn arm_inside(&mut self, wanted: Wanted, netns: &Netns, tap: TapPlace, number: u16) -> Result<(), Error> {
         let Place::Inside { ifindex, .. } = wanted.place else { return Err(Error::PortsFull) };

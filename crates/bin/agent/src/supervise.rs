@@ -592,11 +592,10 @@ impl Control {
             &mut self.segmenter,
             &mut self.numbers,
         );
-        let baselines: HashMap<u32, LinkStats> = links.iter().map(|link| (link.ifindex, link.stats)).collect();
         let state = Arc::clone(&self.state);
         let mut route = lock(&state.route);
         let unarmed = match &mut *route {
-            Route::Tcx(path) => self.apply(path, made, &baselines, first, &in_force),
+            Route::Tcx(path) => self.apply(path, made, first, &in_force),
             Route::Queue(path) => {
                 path.apply(&made);
                 self.state.registry.swap(made.directory);
@@ -608,14 +607,7 @@ impl Control {
         *lock(&self.state.unarmed) = unarmed;
     }
 
-    fn apply(
-        &mut self,
-        path: &mut Datapath,
-        made: Plan,
-        baselines: &HashMap<u32, LinkStats>,
-        first: bool,
-        in_force: &InForce,
-    ) -> Vec<String> {
+    fn apply(&mut self, path: &mut Datapath, made: Plan, first: bool, in_force: &InForce) -> Vec<String> {
         let mut unarmed = Vec::new();
         let mut directory = made.directory;
         let config = &in_force.loaded.config;
@@ -629,13 +621,20 @@ impl Control {
         }
         self.write_cfg(path, made.segment_deny, config);
 
-        for mut wanted in made.wanted {
+        for wanted in made.wanted {
             let name = wanted.name.clone();
             let known = path.path.is_armed(&wanted.place);
             let armed = match &wanted.place {
                 Place::Host { ifindex } => {
-                    wanted.baseline = Some(if first { baselines.get(ifindex).copied().unwrap_or_default() } else { LinkStats::default() });
-                    path.path.arm(wanted.clone()).map(|_| ()).map_err(|error| error.to_string())
+                    let result = path.path.arm(wanted.clone()).map(|_| ()).map_err(|error| error.to_string());
+                    if !known && let Ok(Some(link)) = self.netlink.link(*ifindex) {
+                        // An interface that was there before the agent has a past. One that is new has none: what its container
+                        // sent before it was armed is a gap. What the host itself sent towards it meanwhile (neighbour
+                        // discovery) is no container's traffic.
+                        let rx_bytes = if first { link.stats.rx_bytes } else { 0 };
+                        path.path.set_baseline(&wanted.place, LinkStats { rx_bytes, ..link.stats });
+                    }
+                    result
                 }
                 Place::Inside { netns, .. } => arm_inside(path, &wanted, *netns),
             };
