@@ -45,6 +45,17 @@ impl HostState {
         out
     }
 
+    /// As [`HostState::difference`], without what tests beside this one make and remove meanwhile: their namespaces and
+    /// mounts, and the pins of their agents. Things of this test have `tag` in their name; what belongs to nobody is kept.
+    pub fn own_difference(before: &Self, after: &Self, tag: &str) -> String {
+        let beside = |line: &&str| {
+            let listed = line.contains(" mounts: ") || line.contains(" namespaces: ");
+            let pinned = line.contains(" pinned: ") && line.contains("/bulkhead-");
+            !line.contains(tag) && (pinned || (listed && !line.contains("bpf")))
+        };
+        Self::difference(before, after).lines().filter(|line| !beside(line)).collect::<Vec<_>>().join("\n")
+    }
+
     /// The lines under one name: `links`, `iptables-save`, `mounts` ...
     pub fn lines(&self, name: &str) -> &[String] {
         self.0.get(name).map_or(&[], Vec::as_slice)
@@ -157,5 +168,15 @@ mod tests {
         let state = |lines: &[&str]| HostState([("links".to_owned(), lines.iter().map(|s| (*s).to_owned()).collect())].into());
         assert_eq!(HostState::difference(&state(&["a", "b"]), &state(&["b", "c"])), "- links: a\n+ links: c\n");
         assert_eq!(HostState::difference(&state(&["a"]), &state(&["a"])), "");
+    }
+
+    #[test]
+    fn pins_of_tests_beside_this_one_are_no_difference_of_its_own() {
+        let state = |pins: &[&str]| HostState([("pinned".to_owned(), pins.iter().map(|s| (*s).to_owned()).collect())].into());
+        let other = "/sys/fs/bpf/bulkhead-other-12/links/x";
+        for own in ["/sys/fs/bpf/bulkhead-mine-12/links/x", "/sys/fs/bpf/bulkhead/links/x", "/sys/fs/bpf/stray"] {
+            let told = HostState::own_difference(&state(&[]), &state(&[other, own]), "mine");
+            assert_eq!(told, format!("+ pinned: {own}"));
+        }
     }
 }

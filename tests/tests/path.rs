@@ -284,13 +284,6 @@ fn settled(at: &bulkhead_sys::netns::Netns) -> HostState {
     before
 }
 
-/// What is different, but for the namespaces and mounts of tests that run beside this one.
-fn own_difference(before: &HostState, after: &HostState, tag: &str) -> String {
-    let beside =
-        |line: &&str| (line.contains(" mounts: ") || line.contains(" namespaces: ")) && !line.contains(tag) && !line.contains("bpf");
-    HostState::difference(before, after).lines().filter(|line| !beside(line)).collect::<Vec<_>>().join("\n")
-}
-
 /// Talks over an established connection until told otherwise, and counts what came back.
 struct Conversation {
     stream: TcpStream,
@@ -451,14 +444,14 @@ fn down_leaves_the_host_as_it_was() {
     armed(&running, 4);
     assert_ne!(HostState::difference(&before, &HostState::take(net.host())), "", "an armed host looks different");
     running.down();
-    assert_eq!(own_difference(&before, &HostState::take(net.host()), "pathdown"), "");
-    assert_eq!(own_difference(&inside, &HostState::take(&net.node("macvlan").netns), "pathdown"), "");
+    assert_eq!(HostState::own_difference(&before, &HostState::take(net.host()), "pathdown"), "");
+    assert_eq!(HostState::own_difference(&inside, &HostState::take(&net.node("macvlan").netns), "pathdown"), "");
     let mut crashed = agent("pathdown2", &net, PROTECT);
     armed(&crashed, 4);
     crashed.process().kill();
     crashed.down();
-    assert_eq!(own_difference(&before, &HostState::take(net.host()), "pathdown"), "");
-    assert_eq!(own_difference(&inside, &HostState::take(&net.node("macvlan").netns), "pathdown"), "");
+    assert_eq!(HostState::own_difference(&before, &HostState::take(net.host()), "pathdown"), "");
+    assert_eq!(HostState::own_difference(&inside, &HostState::take(&net.node("macvlan").netns), "pathdown"), "");
 }
 
 #[test]
@@ -478,5 +471,5 @@ fn the_fallback_path_blocks_too() {
     let status = agent.client().status().expect("status");
     assert!(!status.degraded.is_empty(), "the fallback says what it does not see");
     agent.down();
-    assert_eq!(own_difference(&before, &HostState::take(net.host()), "pathnfq"), "");
+    assert_eq!(HostState::own_difference(&before, &HostState::take(net.host()), "pathnfq"), "");
 }
