@@ -11,6 +11,8 @@ use bulkhead_sys::process;
 use crate::Error;
 
 const SIGTERM: i32 = 15;
+/// From the asking to the killing. The agent takes its programs off first.
+const ENDING: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Bytes of a program's output that are quoted in an error.
 const QUOTED_BYTES_MAX: usize = 2000;
@@ -21,7 +23,6 @@ pub struct Running {
     child: Child,
     name: String,
     log: PathBuf,
-    patience: Duration,
 }
 
 impl Running {
@@ -31,7 +32,7 @@ impl Running {
         let second = file.try_clone().map_err(Error::io(format!("write {}", log.display())))?;
         command.stdin(Stdio::null()).stdout(file).stderr(second);
         let child = netns.run(|| command.spawn())?.map_err(|source| Error::Start { program: name.to_owned(), source })?;
-        Ok(Self { child, name: name.to_owned(), log: log.to_owned(), patience: Duration::from_secs(5) })
+        Ok(Self { child, name: name.to_owned(), log: log.to_owned() })
     }
 
     pub fn pid(&self) -> u32 {
@@ -76,7 +77,7 @@ impl Drop for Running {
             return;
         }
         let _ = process::kill(self.child.id(), SIGTERM); // it may have ended by itself
-        let until = Instant::now() + self.patience;
+        let until = Instant::now() + ENDING;
         while !self.has_ended() {
             if Instant::now() >= until {
                 let _ = self.child.kill();

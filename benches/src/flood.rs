@@ -15,6 +15,7 @@ use crate::agent::{Agent, Depth};
 use crate::child::TempDir;
 use crate::figures::{mib, per_second, short};
 use crate::host::{Memory, memory};
+use crate::load::pingpong::Placement;
 use crate::load::{Ends, pingpong};
 use crate::path::Measured;
 use crate::scene::{Between, Scene};
@@ -58,7 +59,7 @@ pub fn run(args: &Args, stop: &Stop) -> Result<Report, Error> {
     let ends = Ends { client: scene.client()?, server: scene.server(Between::Bridge)? };
     stop.check()?;
 
-    let latency_before = pingpong::run(&ends, PING_PONG)?;
+    let latency_before = pingpong::run(&ends, Placement::One, PING_PONG)?;
     let (memory_before, status_before) = (agent.memory()?, agent.status()?);
     let receiver = ends.server.v4;
     let done = AtomicBool::new(false);
@@ -66,7 +67,7 @@ pub fn run(args: &Args, stop: &Stop) -> Result<Report, Error> {
         let watching = scope.spawn(|| watch(agent.pid(), &done));
         let sent = send(&ends.client.netns, receiver.into(), args.flows, Duration::from_secs(args.seconds), stop);
         // While the tables are still full of them.
-        let latency = sent.is_ok().then(|| pingpong::run(&ends, PING_PONG));
+        let latency = sent.is_ok().then(|| pingpong::run(&ends, Placement::One, PING_PONG));
         done.store(true, Ordering::Relaxed);
         let most = watching.join().unwrap_or_default();
         sent.and_then(|sent| Ok((sent, latency.transpose()?, most)))

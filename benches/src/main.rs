@@ -29,6 +29,7 @@ mod suricata;
 use std::process::ExitCode;
 
 use bulkhead_sys::OsError;
+use bulkhead_sys::lock::LockFile;
 use bulkhead_sys::netlink;
 use bulkhead_sys::poll::{Signal, SignalFd};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -60,6 +61,8 @@ enum Verb {
     Idle(idle::Args),
 }
 
+const LOCK: &str = "/run/bulkhead-benches.lock";
+
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -85,6 +88,8 @@ pub enum Error {
     Netlink(#[from] netlink::Error),
     #[error(transparent)]
     Os(#[from] OsError),
+    #[error("another benchmark runs: {0}")]
+    Busy(#[from] bulkhead_sys::lock::Error),
     #[error(transparent)]
     Proc(#[from] bulkhead_sys::procfs::Error),
 }
@@ -116,7 +121,7 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(match error {
-                Error::NoAgent(_) | Error::NotRoot => 2,
+                Error::NoAgent(_) | Error::NotRoot | Error::Busy(_) => 2,
                 _ => 4,
             })
         }
@@ -127,6 +132,8 @@ fn run(cli: &Cli) -> Result<Report, Error> {
     if !bulkhead_sys::process::is_root() {
         return Err(Error::NotRoot);
     }
+    // Two at a time would measure each other, and take each other's namespaces for leftovers.
+    let _lock = LockFile::acquire(LOCK)?;
     // Before any thread is made, so that a Ctrl-C is seen between two cells and everything is taken down.
     let stop = Stop(SignalFd::new(&[Signal::Interrupt, Signal::Terminate])?);
     match &cli.verb {

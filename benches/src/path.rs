@@ -12,9 +12,10 @@ use serde_json::{Value, json};
 
 use crate::agent::{self, Agent, Depth, Setup};
 use crate::child::TempDir;
-use crate::figures::{gbit, loss, per_second};
+use crate::figures::{gbit, loss, per_second, ratio, short};
 use crate::host;
 use crate::load::http::{self, Connections, Nginx};
+use crate::load::pingpong::Placement;
 use crate::load::{Ends, bulk, datagrams, pingpong};
 use crate::report::{BARE, Metric, Rate, Sample, json, markdown};
 use crate::scene::{Between, Scene};
@@ -251,9 +252,12 @@ impl Bench<'_> {
                     }
                 }
                 Load::Pingpong => {
-                    let result = pingpong::run(&ends, self.time)?;
-                    values.insert(Metric::PingPong50, result.p50_us);
-                    values.insert(Metric::PingPong99, result.p99_us);
+                    for placement in Placement::ALL {
+                        self.stop.check()?;
+                        let result = pingpong::run(&ends, placement, self.time)?;
+                        values.insert(Metric::PingPong50 { placement }, result.p50_us);
+                        values.insert(Metric::PingPong99 { placement }, result.p99_us);
+                    }
                 }
                 Load::Http if http::missing().is_none() => self.http(&ends, &mut values)?,
                 Load::Http => {}
@@ -328,11 +332,11 @@ impl Bench<'_> {
             ),
             String::new(),
         ];
-        let mut summed: BTreeMap<&str, [u64; 5]> = BTreeMap::new();
+        let mut summed: BTreeMap<&str, [u64; 8]> = BTreeMap::new();
         for proof in &self.proofs {
             let sums = summed.entry(proof.get("row").and_then(Value::as_str).unwrap_or_default()).or_default();
-            for (sum, name) in sums.iter_mut().zip(ACCOUNTS) {
-                *sum += proof.pointer(&format!("/coverage/{name}")).and_then(Value::as_u64).unwrap_or(0);
+            for (sum, pointer) in sums.iter_mut().zip(ACCOUNTS) {
+                *sum += proof.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
             }
         }
         for (row, sums) in summed {
@@ -366,18 +370,30 @@ impl Bench<'_> {
     }
 }
 
-const ACCOUNTS: [&str; 5] = ["carried_bytes", "inspected_bytes", "bypassed_bytes", "dropped_bytes", "gap_bytes"];
+/// Where in a row's account the figures stand.
+const ACCOUNTS: [&str; 8] = [
+    "/coverage/carried_bytes",
+    "/coverage/inspected_bytes",
+    "/coverage/bypassed_bytes",
+    "/coverage/dropped_bytes",
+    "/coverage/gap_bytes",
+    "/engine/hold.frames",
+    "/engine/hold.wakeups",
+    "/path/held_refused",
+];
 
-/// What became of a row's bytes, in parts of those carried: the row is what it says it is.
-fn accounted(row: &str, [carried, inspected, bypassed, dropped, gap]: [u64; 5]) -> String {
-    let percent = |part: u64| if carried == 0 { 0.0 } else { part as f64 * 100.0 / carried as f64 };
+/// What became of a row's bytes, in parts of those carried: the row is what it says it is. And what it took.
+fn accounted(row: &str, [carried, inspected, bypassed, dropped, gap, held, wakeups, refused]: [u64; 8]) -> String {
+    let percent = |part: u64| ratio(part as f64 * 100.0, carried as f64).unwrap_or(0.0);
     format!(
-        "`{row}`, by the agent's own account of {:.1} GB: {:.2} % inspected, {:.2} % bypassed, {:.2} % dropped, {:.2} % unaccounted for.",
+        "`{row}`, by the agent's own account of {:.1} GB: {:.2} % inspected, {:.2} % bypassed, {:.2} % dropped, {:.2} % unaccounted for; \
+         {held} frames held, {} for each waking of a worker, {refused} found the queue full.",
         carried as f64 / 1e9,
         percent(inspected),
         percent(bypassed),
         percent(dropped),
-        percent(gap)
+        percent(gap),
+        short(ratio(held as f64, wakeups as f64).unwrap_or(0.0)),
     )
 }
 
@@ -388,9 +404,10 @@ mod tests {
     #[test]
     fn an_account_of_nothing_divides_by_nothing() {
         assert_eq!(
-            accounted("protected", [2_000_000_000, 1_000_000_000, 500_000_000, 0, 0]),
-            "`protected`, by the agent's own account of 2.0 GB: 50.00 % inspected, 25.00 % bypassed, 0.00 % dropped, 0.00 % unaccounted for."
+            accounted("protected", [2_000_000_000, 1_000_000_000, 500_000_000, 0, 0, 300, 100, 7]),
+            "`protected`, by the agent's own account of 2.0 GB: 50.00 % inspected, 25.00 % bypassed, 0.00 % dropped, \
+             0.00 % unaccounted for; 300 frames held, 3.00 for each waking of a worker, 7 found the queue full."
         );
-        assert!(accounted("judged", [0; 5]).contains("0.00 % inspected"));
+        assert!(accounted("judged", [0; 8]).contains("0.00 % inspected"));
     }
 }

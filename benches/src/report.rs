@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::figures::{mean, ratio, short, spread};
+use crate::load::pingpong::Placement;
 use crate::scene::Between;
 
 /// A line of the table.
@@ -20,8 +21,12 @@ pub enum Metric {
     BulkRetransmits {
         streams: u8,
     },
-    PingPong50,
-    PingPong99,
+    PingPong50 {
+        placement: Placement,
+    },
+    PingPong99 {
+        placement: Placement,
+    },
     Kept,
     Kept99,
     OneEach,
@@ -46,21 +51,26 @@ impl Metric {
     pub fn name(self) -> String {
         let at = |rate| match rate {
             Rate::PerSecond(rate) => format!("at {rate}/s"),
-            Rate::Most => "at most".to_owned(),
+            Rate::Most => "as fast as can be".to_owned(),
         };
         let plural = |streams| if streams == 1 { "1 stream".to_owned() } else { format!("{streams} streams") };
+        let placed = |placement| match placement {
+            Placement::Free => "ends placed freely",
+            Placement::One => "ends on one processor",
+            Placement::Two => "ends on two processors",
+        };
         match self {
             Self::Bulk { streams } => format!("TCP bulk, {} (Gbit/s)", plural(streams)),
-            Self::BulkCpu { streams } => format!("– processor seconds per Gbit, {}", plural(streams)),
-            Self::BulkRetransmits { streams } => format!("– retransmits per Gbit, {}", plural(streams)),
-            Self::PingPong50 => "TCP ping-pong p50 (µs)".into(),
-            Self::PingPong99 => "TCP ping-pong p99 (µs)".into(),
+            Self::BulkCpu { streams } => format!("TCP bulk, {}: processor seconds per Gbit", plural(streams)),
+            Self::BulkRetransmits { streams } => format!("TCP bulk, {}: retransmits per Gbit", plural(streams)),
+            Self::PingPong50 { placement } => format!("TCP ping-pong p50, {} (µs)", placed(placement)),
+            Self::PingPong99 { placement } => format!("TCP ping-pong p99, {} (µs)", placed(placement)),
             Self::Kept => "HTTP keep-alive (requests/s)".into(),
-            Self::Kept99 => "– p99 (µs)".into(),
+            Self::Kept99 => "HTTP keep-alive p99 (µs)".into(),
             Self::OneEach => "HTTP, a connection per request (requests/s)".into(),
-            Self::OneEach99 => "– p99, a connection per request (µs)".into(),
+            Self::OneEach99 => "HTTP, a connection per request, p99 (µs)".into(),
             Self::Delivered { rate } => format!("UDP delivered {} (datagrams/s)", at(rate)),
-            Self::Loss { rate } => format!("– lost {} (%)", at(rate)),
+            Self::Loss { rate } => format!("UDP lost {} (%)", at(rate)),
         }
     }
 
@@ -193,10 +203,11 @@ mod tests {
 
     #[test]
     fn what_did_not_run_says_so() {
-        let samples = [sample(BARE, 0, &[(Metric::Kept, 100.0)]), sample("judged", 0, &[(Metric::PingPong50, 20.0)])];
+        let samples =
+            [sample(BARE, 0, &[(Metric::Kept, 100.0)]), sample("judged", 0, &[(Metric::PingPong50 { placement: Placement::One }, 20.0)])];
         let table = markdown(&samples, &[Between::Bridge], &["Made by hand.".into()]);
         let expected = "**Two containers on one bridge**\n\n| | bare | judged |\n|---|---:|---:|\n\
-                        | TCP ping-pong p50 (µs) | NOT RUN | 20.0 |\n\
+                        | TCP ping-pong p50, ends on one processor (µs) | NOT RUN | 20.0 |\n\
                         | HTTP keep-alive (requests/s) | 100 | NOT RUN |\n\nMade by hand.\n";
         assert_eq!(table, expected);
     }

@@ -1,9 +1,15 @@
 //! Request and answer over one TCP connection, one at a time: what a call between services feels.
+//!
+//! Where the scheduler puts the two ends decides more than anything in between: waking a sleeping processor costs more than
+//! the packet's whole way. Left free, the figure jumps between two values from run to run; so it is measured with the ends
+//! pinned as well.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use bulkhead_sys::sched;
 
 use super::{Ends, connect, listen};
 use crate::Error;
@@ -17,6 +23,31 @@ const WARM_UP: usize = 200;
 const SAMPLES_MAX: usize = 4_000_000;
 const PORT: u16 = 5301;
 
+/// Which processors the two ends may use; what is in between is always free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Placement {
+    Free,
+    /// Both ends on the first.
+    One,
+    /// The client on the first, the server on the last.
+    Two,
+}
+
+impl Placement {
+    pub const ALL: [Self; 3] = [Self::Free, Self::One, Self::Two];
+
+    /// Of client and server, out of those that there are.
+    fn processors(self, all: &[usize]) -> (Vec<usize>, Vec<usize>) {
+        let first: Vec<_> = all.first().copied().into_iter().collect();
+        let last = all.last().copied().into_iter().collect();
+        match self {
+            Self::Free => (all.to_vec(), all.to_vec()),
+            Self::One => (first.clone(), first),
+            Self::Two => (first, last),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PingPong {
     pub p50_us: f64,
@@ -24,16 +55,16 @@ pub struct PingPong {
     pub exchanges: usize,
 }
 
-pub fn run(ends: &Ends<'_>, time: Duration) -> Result<PingPong, Error> {
+pub fn run(ends: &Ends<'_>, placement: Placement, time: Duration) -> Result<PingPong, Error> {
+    let (client_on, server_on) = placement.processors(&sched::affinity()?);
     let listener = listen(ends, PORT)?;
     let (client, server) = connect(ends, &listener, PORT)?;
     let mut samples = thread::scope(|scope| {
-        let answering = scope.spawn(move || answer(&server));
-        let samples = ask(&client, time);
-        drop(client); // the answering side reads the end
-        let _ = answering.join();
-        samples
-    })
+        scope.spawn(move || sched::set_affinity(&server_on).map(|()| answer(&server)));
+        // Dropped at its end: the answering side reads that.
+        let asking = scope.spawn(move || sched::set_affinity(&client_on).map(|()| ask(&client, time)));
+        asking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?
     .map_err(Error::io("exchange messages"))?;
     samples.sort_unstable();
     let microseconds = |percent| percentile(&samples, percent).map(|nanoseconds| f64::from(nanoseconds) / 1000.0);
@@ -44,7 +75,7 @@ pub fn run(ends: &Ends<'_>, time: Duration) -> Result<PingPong, Error> {
 }
 
 /// Nanoseconds of each exchange.
-fn ask(mut stream: &TcpStream, time: Duration) -> std::io::Result<Vec<u32>> {
+fn ask(mut stream: &TcpStream, time: Duration) -> io::Result<Vec<u32>> {
     let request = [b'q'; REQUEST_BYTES];
     let mut reply = [0; ANSWER_BYTES];
     let mut samples = Vec::with_capacity(SAMPLES_MAX);
@@ -68,4 +99,16 @@ fn answer(mut stream: &TcpStream) {
     let reply = [b'a'; ANSWER_BYTES];
     let mut request = [0; REQUEST_BYTES];
     while stream.read_exact(&mut request).and_then(|()| stream.write_all(&reply)).is_ok() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_placed_on_processors_that_there_are() {
+        let placed = |all: &[usize]| Placement::ALL.map(|placement| placement.processors(all));
+        assert_eq!(placed(&[2, 3, 5]), [(vec![2, 3, 5], vec![2, 3, 5]), (vec![2], vec![2]), (vec![2], vec![5])]);
+        assert_eq!(placed(&[7]), [(vec![7], vec![7]), (vec![7], vec![7]), (vec![7], vec![7])]);
+    }
 }
