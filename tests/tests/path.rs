@@ -25,6 +25,12 @@ reject tcp any any -> any any (msg:"rejected"; content:"BULKHEAD-TEST-REJECT"; s
 "#;
 const PROTECT: &str = "mode: protect\npath:\n  guard-unknown: drop\n";
 
+/// One at a time: an agent arms macvlan interfaces in every namespace of the machine, also those of a test beside it.
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 fn agent(tag: &str, net: &Net, config: &str) -> Agent {
     Agent::start(&AgentPlan { tag, host: Some(net.host()), config, rules: RULES, arguments: &[] })
 }
@@ -61,6 +67,7 @@ fn every_kind_of_path_is_inspected_and_accounted_for() {
     if !root_or_not_run("every_kind_of_path_is_inspected_and_accounted_for") {
         return;
     }
+    let _alone = alone();
     let net = net::everything("pathall");
     // The world outside is not a container: its link is left out, so that only the container's side judges.
     let outside = net.node("outside").host_link.as_ref().map(|(name, _)| name.clone()).unwrap_or_default();
@@ -111,6 +118,7 @@ fn a_published_port_is_inspected_on_the_way_in_and_on_the_hairpin() {
     if !root_or_not_run("a_published_port_is_inspected_on_the_way_in_and_on_the_hairpin") {
         return;
     }
+    let _alone = alone();
     let net = net::everything("pathpub");
     let outside = net.node("outside").host_link.as_ref().map(|(name, _)| name.clone()).unwrap_or_default();
     let agent = agent("pathpub", &net, &format!("mode: protect\npath:\n  interfaces:\n    exclude: [\"{outside}\"]\n"));
@@ -146,6 +154,7 @@ fn frames_of_every_shape_are_judged() {
     if !root_or_not_run("frames_of_every_shape_are_judged") {
         return;
     }
+    let _alone = alone();
     let net = net::one_bridge("pathraw");
     let agent = agent("pathraw", &net, PROTECT);
     armed(&agent, 2);
@@ -205,6 +214,7 @@ fn monitor_tells_and_protect_blocks_by_workload() {
     if !root_or_not_run("monitor_tells_and_protect_blocks_by_workload") {
         return;
     }
+    let _alone = alone();
     let net = net::one_bridge("pathmode");
     let agent = agent("pathmode", &net, "mode: monitor\n");
     armed(&agent, 2);
@@ -248,6 +258,7 @@ fn segments_deny_the_first_packet_without_the_agent() {
     if !root_or_not_run("segments_deny_the_first_packet_without_the_agent") {
         return;
     }
+    let _alone = alone();
     let net = net::two_bridges("pathseg");
     let config = "mode: protect\nsegments:\n  rules:\n    - name: no-db-for-clients\n      from: {name: \"*-client\"}\n      to: {name: \"*-server\"}\n      proto: tcp\n      ports: [5432]\n      action: deny\n";
     let mut agent = agent("pathseg", &net, config);
@@ -324,6 +335,7 @@ fn connections_live_through_arming_killing_restarting_and_going_down() {
     if !root_or_not_run("connections_live_through_arming_killing_restarting_and_going_down") {
         return;
     }
+    let _alone = alone();
     let net = net::two_bridges("pathlife");
     let (client, server, far) = (net.node("client"), net.node("server"), net.node("far"));
     let echo = Receiver::tcp(&server.netns, 0, Service::Echo);
@@ -369,6 +381,7 @@ fn fail_closed_passes_nothing_unjudged() {
     if !root_or_not_run("fail_closed_passes_nothing_unjudged") {
         return;
     }
+    let _alone = alone();
     let net = net::one_bridge("pathshut");
     let (client, server) = (net.node("client"), net.node("server"));
     let mut agent = agent("pathshut", &net, "mode: protect\nfail: closed\nfail-after: 200 ms\n");
@@ -404,6 +417,7 @@ fn a_new_container_is_inspected_from_its_first_packet() {
     if !root_or_not_run("a_new_container_is_inspected_from_its_first_packet") {
         return;
     }
+    let _alone = alone();
     let mut net = net::one_bridge("pathnew");
     let agent = agent("pathnew", &net, PROTECT);
     armed(&agent, 2);
@@ -436,6 +450,7 @@ fn down_leaves_the_host_as_it_was() {
     if !root_or_not_run("down_leaves_the_host_as_it_was") {
         return;
     }
+    let _alone = alone();
     let net = net::everything("pathdown");
     drop(agent("pathdown0", &net, PROTECT)); // mounts what the kit shares between tests
     let before = settled(net.host());
@@ -459,6 +474,7 @@ fn the_fallback_path_blocks_too() {
     if !root_or_not_run("the_fallback_path_blocks_too") {
         return;
     }
+    let _alone = alone();
     let net = net::two_bridges("pathnfq");
     let before = settled(net.host());
     let mut agent = agent("pathnfq", &net, "mode: protect\npath:\n  kind: nfqueue\n");

@@ -288,7 +288,7 @@ mod tests {
         for length in 0..HELD_BYTES_MIN {
             assert_eq!(untag(&mut vec![0; length]), None);
         }
-        assert_eq!(untag(&mut vec![0; 100]), None);
+        assert_eq!(untag(&mut [0; 100]), None);
     }
 
     #[test]

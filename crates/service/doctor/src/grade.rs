@@ -99,14 +99,13 @@ fn path(p: &Probed) -> Control {
 fn segmentation(p: &Probed) -> Control {
     let (grade, how, raise) = if p.ok("tcx") {
         (Grade::A, "tcx: the first packet of a denied pair is dropped in the kernel", "")
-    } else if nfqueue(p) {
-        (Grade::B, "NFQUEUE: the first packet is dropped by the agent, where netfilter sees it", RAISE_TCX)
     } else if p.ok("tracepoint") {
+        // The NFQUEUE fallback carries signatures only: it does not enforce segments.
         (Grade::C, "tracepoints: connections are seen", RAISE_TCX)
     } else {
         (Grade::None, "nothing here can drop a packet between workloads", RAISE_TCX)
     };
-    control("segmentation", "segmentation", grade, how, raise, p, &["tcx", "nfqueue", "netfilter-link"])
+    control("segmentation", "segmentation", grade, how, raise, p, &["tcx", "netfilter-link"])
 }
 
 fn egress(p: &Probed) -> Control {
