@@ -1,9 +1,9 @@
 //! `bulkhead down`: take everything off the host again, with the agent or after it.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use bulkhead_api::{Client, ClientError};
+use bulkhead_sys::process::PidFd;
 use serde_json::json;
 
 use crate::context::Context;
@@ -31,10 +31,10 @@ pub fn run(args: &Args, context: &mut Context) -> Result<Exit, Failure> {
         Err(ClientError::NotRunning { .. }) => None,
         Err(error) => return Err(error.into()),
     };
-    let done = match agent {
+    let done = match &agent {
         Some(process) => {
             let done = client.down()?;
-            wait_for_its_end(&client, &process)?;
+            wait_for_its_end(&client, process)?;
             vec![done.message]
         }
         None => {
@@ -78,31 +78,22 @@ fn wait_for_its_end(client: &Client, process: &Process) -> Result<(), Failure> {
     }
 }
 
-/// A process, told from a later one with the same number by its start.
-#[derive(Debug, Clone, Copy)]
+/// A process by a descriptor of it: no later one with the same number is mistaken for it, and its end is the end of all its
+/// threads, which hold the descriptors that keep interfaces alive (pidfd_open(2)).
+#[derive(Debug)]
 struct Process {
     pid: u32,
-    started: Option<u64>,
+    handle: Option<PidFd>,
 }
 
 impl Process {
     fn look(pid: u32) -> Self {
-        Self { pid, started: start_of(pid) }
+        Self { pid, handle: PidFd::open(pid).ok() }
     }
 
     fn runs(&self) -> bool {
-        self.started.is_some() && start_of(self.pid) == self.started
+        self.handle.as_ref().is_some_and(|handle| handle.ended() == Ok(false))
     }
-}
-
-/// proc_pid_stat(5): field 22, clock ticks after boot; `None` for one that has ended, also if nobody has waited for it yet.
-fn start_of(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    if matches!(fields.next()?, "Z" | "X") {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -110,13 +101,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_known_by_its_start() {
-        let me = Process::look(std::process::id());
-        assert!(me.runs());
-        assert!(!Process { started: me.started.map(|start| start + 1), ..me }.runs());
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        let ended = Process::look(child.id());
+    fn a_process_runs_until_it_has_ended() {
+        assert!(Process::look(std::process::id()).runs());
+        let mut child = std::process::Command::new("sleep").arg("30").spawn().unwrap();
+        let process = Process::look(child.id());
+        assert!(process.runs());
+        child.kill().unwrap();
         child.wait().unwrap();
-        assert!(!ended.runs());
+        assert!(!process.runs());
+        assert!(!Process::look(u32::MAX >> 1).runs());
     }
 }
