@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
  *
  * Layouts shared by the kernel tier (bpf/net) and user space (crates/platform/bpf/src/layout.rs).
- * A test compares sizes and offsets of both sides from BTF.
+ * Tests compare the sizes of both sides; key and value sizes are compared again when the maps are loaded.
  */
 #pragma once
 

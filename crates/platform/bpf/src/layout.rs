@@ -1,4 +1,4 @@
-//! The Rust twins of bpf/include/path.h. A test compares sizes and offsets with the object's BTF.
+//! The Rust twins of bpf/include/path.h. Tests compare sizes; key and value sizes are compared again when maps are loaded.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
