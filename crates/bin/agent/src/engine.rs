@@ -1,8 +1,7 @@
-//! The engine as the workers use it: shards of the pure pipeline behind locks, chosen by the two ends of a packet, so that
+//! The engine as the workers use it: shards of the pure pipeline behind locks, chosen by flow (`shard.rs`), so that
 //! both directions of a flow, its fragments and the errors about it meet the same shard whichever worker holds them.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
@@ -22,6 +21,7 @@ use crate::frame::{Glance, glance, glance_ip};
 use crate::hold::{Held, Judge, Link};
 use crate::record::{Recorder, blank, protocol_name};
 use crate::registry::{Directory, Registry};
+use crate::shard::Sharding;
 use crate::state::lock;
 
 /// Shards per worker: two workers rarely want the same one.
@@ -66,7 +66,7 @@ impl EngineSettings {
 
 pub struct Engine {
     shards: Vec<Mutex<Pipeline>>,
-    hasher: RandomState,
+    sharding: Sharding,
     registry: Registry,
     recorder: Recorder,
     /// Set once the tcx path is up: where handshakes that the engine did not see are known.
@@ -79,10 +79,10 @@ pub struct Engine {
 impl Engine {
     pub fn new(settings: &EngineSettings, rules: Arc<Ruleset>, workers: usize, registry: Registry, recorder: Recorder) -> Self {
         let count = workers.max(1) * SHARDS_PER_WORKER;
-        let hasher = RandomState::new();
+        let sharding = Sharding::new(count, &settings.pipeline.decode);
         let shards =
-            (0..count).map(|shard| Mutex::new(Pipeline::new(settings.shard(count), Arc::clone(&rules), hasher.hash_one(shard)))).collect();
-        Self { shards, hasher, registry, recorder, maps: OnceLock::new(), ruleset: RwLock::new(rules), epoch: AtomicU64::new(1) }
+            (0..count).map(|shard| Mutex::new(Pipeline::new(settings.shard(count), Arc::clone(&rules), sharding.seed(shard)))).collect();
+        Self { shards, sharding, registry, recorder, maps: OnceLock::new(), ruleset: RwLock::new(rules), epoch: AtomicU64::new(1) }
     }
 
     pub fn set_maps(&self, maps: Arc<PathMaps>) {
@@ -159,16 +159,46 @@ impl Engine {
             }
         }
         let (flows, bytes) = self.load();
+        let fullest = self.shards.iter().map(|shard| lock(shard).flows() as u64).max().unwrap_or(0);
+        let used = self.shards.iter().filter(|shard| lock(shard).stats().packets > 0).count();
+        sum.insert("shards.count".into(), self.sharding.count() as u64);
+        sum.insert("shards.used".into(), used as u64);
+        sum.insert("shards.flows_in_fullest".into(), fullest);
         sum.insert("flow.active".into(), flows);
         sum.insert("stream.memory_bytes".into(), bytes);
         sum
     }
 
-    fn shard_of(&self, glance: Option<&Glance>) -> usize {
-        let Some(glance) = glance else { return 0 };
-        // Addresses only: fragments and errors carry no ports of the flow they belong to.
-        let (a, b) = if glance.src <= glance.dst { (glance.src, glance.dst) } else { (glance.dst, glance.src) };
-        self.hasher.hash_one((a, b)) as usize % self.shards.len()
+    /// Judges in the shard of the packet's flow. Where something was found, its events come along.
+    fn sharded(
+        &self,
+        now: Timestamp,
+        meta: &PacketMeta,
+        frame: &[u8],
+        glance: Option<&Glance>,
+        origin: &mut dyn Origin,
+    ) -> (Verdict, Vec<EngineEvent>) {
+        let found = |shard: &mut Pipeline, outcome: &Outcome| {
+            let told = !outcome.verdict.passes() || outcome.would.is_some();
+            if told { shard.drain_events().collect() } else { Vec::new() }
+        };
+        let place = self.sharding.of(meta.link, meta.gso, frame, glance);
+        if !place.fragment {
+            let mut shard = lock(&self.shards[place.shard]);
+            let outcome = shard.packet(now, meta, frame, origin);
+            return (outcome.verdict, found(&mut shard, &outcome));
+        }
+        let mut whole = Vec::new();
+        {
+            let mut shard = lock(&self.shards[place.shard]);
+            if let Some(outcome) = shard.piece(now, meta, frame, &mut whole) {
+                return (outcome.verdict, found(&mut shard, &outcome));
+            }
+        }
+        let place = self.sharding.of(LinkType::RawIp, false, &whole, glance_ip(&whole, 0, 0).as_ref());
+        let mut shard = lock(&self.shards[place.shard]);
+        let outcome = shard.whole(now, meta, frame, &whole, origin);
+        (outcome.verdict, found(&mut shard, &outcome))
     }
 
     fn forward(&self, events: Vec<EngineEvent>) {
@@ -204,14 +234,7 @@ impl Judge for Engine {
             len_on_wire: held.frame.len() as u32,
         };
         let mut origin = KernelOrigin { maps: self.maps.get().map(Arc::as_ref), held: &held, glance: glance.as_ref() };
-        let mut shard = lock(&self.shards[self.shard_of(glance.as_ref())]);
-        let Outcome { verdict, would, .. } = shard.packet(now, &meta, held.frame, &mut origin);
-        let told = !verdict.passes() || would.is_some();
-        if !told {
-            return verdict;
-        }
-        let events: Vec<EngineEvent> = shard.drain_events().collect();
-        drop(shard);
+        let (verdict, events) = self.sharded(now, &meta, held.frame, glance.as_ref(), &mut origin);
         self.forward(events);
         verdict
     }

@@ -76,6 +76,15 @@ pub fn glance(frame: &[u8]) -> Option<Glance> {
         at += 4;
         kind = short(at)?;
     }
+    let version = match kind {
+        0x0800 => 4,
+        0x86dd => 6,
+        _ => return None,
+    };
+    // What another tag, or a label, happens to begin with is no version.
+    if frame.get(at + 2)? >> 4 != version {
+        return None;
+    }
     glance_ip(frame, at + 2, vlan)
 }
 

@@ -14,6 +14,7 @@ pub mod path;
 mod record;
 mod registry;
 mod rulebook;
+mod shard;
 mod state;
 pub mod supervise;
 mod sync;

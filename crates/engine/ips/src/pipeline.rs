@@ -143,16 +143,54 @@ impl Pipeline {
 
     /// Judges one frame. Times should not go back; captures whose times do are borne.
     pub fn packet(&mut self, now: Timestamp, meta: &PacketMeta, frame: &[u8], origin: &mut dyn Origin) -> Outcome {
-        self.judge.stats.packets += 1;
-        self.judge.key = None;
-        self.judge.stats.bytes += u64::from(meta.len_on_wire);
-        let checksum = match self.judge.config.checksum {
-            Checksums::Verify => meta.checksum,
-            Checksums::Ignore => ChecksumState::Ignored,
-        };
-        let decoded = self.decoder.frame(FrameMeta { link: meta.link, checksum, gso: meta.gso }, frame);
+        self.begin(meta);
+        let decoded = self.decoder.frame(self.judge.frame_meta(meta), frame);
         let outcome = self.layers(now, meta, decoded, &mut Asked(origin), false);
         self.judge.conclude(now, meta, outcome)
+    }
+
+    /// As [`Self::packet`], for a fragment whose flow may belong to another shard than its datagrams are put together in.
+    /// `None`: it completed its datagram, which stands in `whole` now; the verdict is that of [`Self::whole`] in the shard of its
+    /// flow.
+    pub fn piece(&mut self, now: Timestamp, meta: &PacketMeta, frame: &[u8], whole: &mut Vec<u8>) -> Option<Outcome> {
+        self.begin(meta);
+        let outcome = match self.decoder.frame(self.judge.frame_meta(meta), frame) {
+            Decoded::Packet(packet) if packet.ip.fragment.is_some() && !packet.checksum_invalid() => {
+                self.judge.decode_anomalies(now, meta, &packet);
+                match self.put_together(now, meta, &packet) {
+                    Assembly::Partial(outcome) => outcome,
+                    Assembly::Whole => {
+                        std::mem::swap(&mut self.whole, whole);
+                        return None;
+                    }
+                }
+            }
+            decoded => self.layers(now, meta, decoded, &mut Asked(&mut ()), false),
+        };
+        Some(self.judge.conclude(now, meta, outcome))
+    }
+
+    /// Judges a datagram that [`Self::piece`] of another shard put together; `frame` is the fragment that completed it.
+    pub fn whole(&mut self, now: Timestamp, meta: &PacketMeta, frame: &[u8], whole: &[u8], origin: &mut dyn Origin) -> Outcome {
+        self.judge.key = None;
+        // The fragment was counted where it was put in.
+        let stats = self.decoder.stats.clone();
+        let decoded = self.decoder.frame(self.judge.frame_meta(meta), frame);
+        self.decoder.stats = stats;
+        let outcome = match decoded {
+            Decoded::Packet(packet) => {
+                let decoded = self.decoder.datagram(&packet, whole);
+                never_bypassed(self.layers(now, meta, decoded, &mut Asked(origin), true))
+            }
+            Decoded::Ignored(_) | Decoded::Malformed(_) => Outcome::of(verdict_of(Fault::Malformed, &self.judge.config)),
+        };
+        self.judge.conclude(now, meta, outcome)
+    }
+
+    fn begin(&mut self, meta: &PacketMeta) {
+        self.judge.key = None;
+        self.judge.stats.packets += 1;
+        self.judge.stats.bytes += u64::from(meta.len_on_wire);
     }
 
     /// One IP packet and what it carries.
@@ -186,21 +224,30 @@ impl Pipeline {
 
     /// A fragment, and the datagram when it completes one. Fragments are never bypassed.
     fn fragment(&mut self, now: Timestamp, meta: &PacketMeta, packet: &Packet<'_>, origin: &mut Asked<'_>) -> Outcome {
-        let mut first = self.judge.fragment(now, meta, packet);
-        if !first.verdict.passes() {
-            return first;
-        }
-        let fault = match self.defrag.fragment(now, meta.zone, packet, meta.protect) {
-            Defragged::Held | Defragged::Duplicate => return first,
-            Defragged::Whole(datagram) => {
-                let mut whole = std::mem::take(&mut self.whole);
-                whole.clear();
-                whole.extend_from_slice(datagram);
+        match self.put_together(now, meta, packet) {
+            Assembly::Partial(outcome) => outcome,
+            Assembly::Whole => {
+                let whole = std::mem::take(&mut self.whole);
                 let decoded = self.decoder.datagram(packet, &whole);
                 let outcome = self.layers(now, meta, decoded, origin, true);
                 self.whole = whole;
-                let verdict = if outcome.verdict.passes() { Verdict::Accept } else { outcome.verdict };
-                return Outcome { verdict, ..outcome };
+                never_bypassed(outcome)
+            }
+        }
+    }
+
+    /// Judges a fragment by itself, and adds it to its datagram.
+    fn put_together(&mut self, now: Timestamp, meta: &PacketMeta, packet: &Packet<'_>) -> Assembly {
+        let mut first = self.judge.fragment(now, meta, packet);
+        if !first.verdict.passes() {
+            return Assembly::Partial(first);
+        }
+        let fault = match self.defrag.fragment(now, meta.zone, packet, meta.protect) {
+            Defragged::Held | Defragged::Duplicate => return Assembly::Partial(first),
+            Defragged::Whole(datagram) => {
+                self.whole.clear();
+                self.whole.extend_from_slice(datagram);
+                return Assembly::Whole;
             }
             Defragged::Conflict => Fault::FragmentConflict,
             Defragged::Discarded(_) | Defragged::Rejected(_) => Fault::FragmentDiscarded,
@@ -208,7 +255,7 @@ impl Pipeline {
             Defragged::Refused => Fault::FragmentRefused,
         };
         first.verdict = verdict_of(fault, &self.judge.config);
-        first
+        Assembly::Partial(first)
     }
 
     /// Ends what has timed out, at most `budget` flows, and gives up fragments that wait too long.
@@ -264,6 +311,20 @@ impl Pipeline {
     }
 }
 
+/// What a fragment came to.
+enum Assembly {
+    /// Its own verdict; more is to come, or nothing.
+    Partial(Outcome),
+    /// The datagram, in [`Pipeline::whole`].
+    Whole,
+}
+
+/// A passed fragment is accepted: what it completed is judged anew each time.
+fn never_bypassed(outcome: Outcome) -> Outcome {
+    let verdict = if outcome.verdict.passes() { Verdict::Accept } else { outcome.verdict };
+    Outcome { verdict, ..outcome }
+}
+
 /// The table asks through a type of known size.
 struct Asked<'a>(&'a mut dyn Origin);
 
@@ -283,6 +344,14 @@ struct Place<'a> {
 }
 
 impl Judge {
+    fn frame_meta(&self, meta: &PacketMeta) -> FrameMeta {
+        let checksum = match self.config.checksum {
+            Checksums::Verify => meta.checksum,
+            Checksums::Ignore => ChecksumState::Ignored,
+        };
+        FrameMeta { link: meta.link, checksum, gso: meta.gso }
+    }
+
     /// A packet that is no fragment: flow, stream, rules.
     fn packet(&mut self, now: Timestamp, meta: &PacketMeta, packet: &Packet<'_>, origin: &mut Asked<'_>, fragmented: bool) -> Outcome {
         // Flow.

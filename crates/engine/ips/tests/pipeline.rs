@@ -2,7 +2,7 @@
 
 mod kit;
 
-use bulkhead_ips::{DropScope, EngineEvent, PipelineConfig};
+use bulkhead_ips::{DropScope, EngineEvent, LinkType, PacketMeta, PipelineConfig};
 use bulkhead_model::{BypassReason, DropReason, Verdict};
 use kit::*;
 
@@ -255,24 +255,49 @@ fn malformed_frames_have_a_stated_verdict() {
     assert_eq!((outcome.verdict, outcome.would), (Verdict::Accept, Some(Verdict::Drop(DropReason::Malformed))));
 }
 
+/// The fragment of a frame's datagram from `offset` to `end`.
+fn piece(whole: &[u8], offset: usize, end: usize) -> Vec<u8> {
+    let datagram = &whole[34..];
+    let mut ip = ipv4(CLIENT, SERVER, whole[23], &datagram[offset..end]);
+    let more = u16::from(end < datagram.len()) << 13;
+    ip[6..8].copy_from_slice(&(more | (offset / 8) as u16).to_be_bytes());
+    ip[10..12].fill(0);
+    let sum = ip[..20].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum::<u32>();
+    let sum = !(((sum & 0xffff) + (sum >> 16)) as u16);
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    ethernet(&ip)
+}
+
 #[test]
 fn fragments_are_judged_whole_and_never_bypassed() {
     let mut bench = Bench::new(r#"drop udp any any -> any 53 (msg:"u"; content:"exploit"; sid:1;)"#);
     let whole = udp((CLIENT, 1000), (SERVER, 53), b"an exploit in two pieces");
-    let datagram = &whole[34..];
-    let piece = |offset: usize, end: usize| {
-        let mut ip = ipv4(CLIENT, SERVER, 17, &datagram[offset..end]);
-        let more = u16::from(end < datagram.len()) << 13;
-        ip[6..8].copy_from_slice(&(more | (offset / 8) as u16).to_be_bytes());
-        ip[10..12].fill(0);
-        let sum = ip[..20].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum::<u32>();
-        let sum = !(((sum & 0xffff) + (sum >> 16)) as u16);
-        ip[10..12].copy_from_slice(&sum.to_be_bytes());
-        ethernet(&ip)
-    };
-    assert_eq!(bench.send(&piece(0, 16)).verdict, Verdict::Accept);
-    assert!(!bench.send(&piece(16, datagram.len())).verdict.passes());
+    assert_eq!(bench.send(&piece(&whole, 0, 16)).verdict, Verdict::Accept);
+    assert!(!bench.send(&piece(&whole, 16, whole.len() - 34)).verdict.passes());
     assert_eq!(bench.sids(), [1]);
+}
+
+#[test]
+fn a_stream_is_followed_through_segments_that_another_shard_put_together() {
+    let rule = r#"drop tcp any any -> any 80 (msg:"t"; content:"exploit"; sid:1;)"#;
+    let (mut bench, mut other) = (Bench::new(rule), Bench::new(rule));
+    let mut talk = Connection::new(1000, 80);
+    talk.open(&mut bench);
+    assert!(talk.request(&mut bench, b"begins whole: expl").verdict.passes());
+    let frame = talk.client_says(0, PSH | ACK, b"oit, and ends in two pieces");
+    let meta = PacketMeta::captured(LinkType::Ethernet, 60, true);
+    let mut whole = Vec::new();
+    let first = other.pipeline.piece(bench.now, &meta, &piece(&frame, 0, 24), &mut whole);
+    assert_eq!(first.map(|outcome| outcome.verdict), Some(Verdict::Accept));
+    let last = piece(&frame, 24, frame.len() - 34);
+    assert_eq!(other.pipeline.piece(bench.now, &meta, &last, &mut whole), None);
+    assert_eq!(whole[20..], frame[34..], "the datagram is as it was before it was cut");
+    let outcome = bench.pipeline.whole(bench.now, &meta, &last, &whole, &mut ());
+    assert_eq!(outcome.verdict, Verdict::DropFlow(DropReason::Rule));
+    assert!(other.pipeline.piece(bench.now, &meta, &last, &mut whole).is_some_and(|again| !again.verdict.passes()), "sent again");
+    // A frame is counted once as a packet and once by its verdict, whichever shards they were.
+    let sum = |count: fn(&bulkhead_ips::Stats) -> u64| count(bench.pipeline.stats()) + count(other.pipeline.stats());
+    assert_eq!(sum(|stats| stats.packets), sum(|stats| stats.accepted + stats.bypassed + stats.dropped));
 }
 
 #[test]
