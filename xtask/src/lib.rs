@@ -104,10 +104,11 @@ fn read_tree(root: &Path) -> Result<Vec<File>, String> {
             let Ok(name) = entry.file_name().into_string() else { continue };
             let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
             let kind = entry.file_type().map_err(|error| format!("look at `{path}`: {error}"))?;
+            if matches!(name.as_str(), "target" | ".git") {
+                continue; // `.git` is a file in a second work tree.
+            }
             if kind.is_dir() {
-                if !matches!(name.as_str(), "target" | ".git") {
-                    folders.push(path);
-                }
+                folders.push(path);
             } else if kind.is_file() && entry.metadata().is_ok_and(|metadata| metadata.len() <= FILE_BYTES_MAX) {
                 // A file that an editor took away meanwhile, or that is not text, has nothing to say here.
                 if let Ok(text) = fs::read_to_string(entry.path()) {

@@ -4,23 +4,23 @@
 //! so that a literal is found wherever a segment boundary cuts it. Output is the numbers of the patterns that
 //! end in the new bytes. Whether a rule holds is decided elsewhere; the two never share state but the hits.
 //!
-//! Three engines, chosen by the literals of the group:
-//! * *few*: a SIMD search for fragments of at most four bytes (all case variants of those that ignore case),
-//!   then a comparison of the whole literal at that place;
+//! Two searches, chosen by how many literals the group has:
+//! * *few*: a SIMD search for fragments of at most four bytes ([`bulkhead_simd`]), then a comparison of the whole
+//!   literal at that place;
 //! * *many*: each literal is filed under the four bytes of it that are rarest in its group; each position of
-//!   the run is looked up in a bitmap, then in a hash table, then compared;
-//! * *short*: literals of one to three bytes beside *many*: single bytes by SIMD, the others by their first pair
-//!   through a bitmap of all pairs.
+//!   the run is looked up in a bitmap, then in a hash table, then compared. Literals of two and three bytes are
+//!   searched as *few* beside it.
+//!
+//! Single bytes are looked for one by one.
 
-use aho_corasick::packed;
+use bulkhead_simd::{BUCKETS, ByteSet, Fragment, PLACES, Teddy};
 
 /// Bytes of a literal that the first pass looks at; the second pass looks at all. Bounds what is carried.
 pub const LITERAL_BYTES_MAX: usize = 48;
 /// What a direction carries: one byte less than the longest literal.
 pub const CARRY_BYTES: usize = LITERAL_BYTES_MAX - 1;
-/// Fragments the SIMD search takes before it falls back to a slower one (`packed` has room for 128).
-const FRAGMENTS_MAX: usize = 64;
-const FRAGMENT_BYTES: usize = 4;
+/// Literals that are searched as *few*: above it too many positions of ordinary text look like a fragment.
+const FEW_MAX: usize = 128;
 const BITMAP_BITS: u32 = 18;
 
 /// The last bytes of one direction.
@@ -77,32 +77,30 @@ struct Literal {
 }
 
 #[derive(Debug, Default)]
-enum Engine {
-    #[default]
-    Empty,
-    Few {
-        searcher: packed::Searcher,
-        /// By number of the fragment: literals with the fragment's place in them.
-        owners: Vec<Vec<(u32, u8)>>,
-    },
-    Many {
-        grams: Grams,
-        short: Option<Short>,
-    },
-}
-
-/// Literals of one to three bytes.
-#[derive(Debug)]
-struct Short {
+struct Engine {
+    /// Literals of one byte.
     singles: Vec<u32>,
-    /// One bit per pair of bytes, folded.
-    bitmap: Vec<u64>,
-    /// Folded pair and literal, sorted.
-    pairs: Vec<(u16, u32)>,
+    few: Option<Few>,
+    many: Option<Grams>,
 }
 
-/// A fragment, and the literals that have it with its place in them.
-type Fragment = (Vec<u8>, Vec<(u32, u8)>);
+/// Literals of two bytes and more by a fragment of at most four.
+#[derive(Debug)]
+struct Few {
+    teddy: Teddy,
+    buckets: [Vec<Filed>; BUCKETS],
+}
+
+/// A literal in a bucket.
+#[derive(Debug, Clone, Copy)]
+struct Filed {
+    /// The fragment folded, and the bits of it that count.
+    gram: u32,
+    mask: u32,
+    literal: u32,
+    /// Where the fragment stands in it.
+    place: u8,
+}
 
 /// Literals of four bytes and more by one of their four-byte parts, folded to lower case.
 #[derive(Debug)]
@@ -127,16 +125,12 @@ impl Prefilter {
             })
             .collect();
         let longest = literals.iter().map(|literal| literal.bytes.len()).max().unwrap_or(0);
-        let engine = if literals.iter().all(|literal| literal.bytes.is_empty()) {
-            Engine::Empty
-        } else {
-            few(&literals).unwrap_or_else(|| many(&literals))
-        };
+        let engine = Engine::new(&literals);
         Self { literals, engine, longest }
     }
 
     pub fn is_empty(&self) -> bool {
-        matches!(self.engine, Engine::Empty)
+        self.longest == 0
     }
 
     pub fn len(&self) -> usize {
@@ -162,32 +156,20 @@ impl Prefilter {
 
     /// Literals that end after `from`.
     fn scan_run(&self, bytes: &[u8], from: usize, hit: &mut impl FnMut(u32)) {
-        match &self.engine {
-            Engine::Empty => {}
-            Engine::Few { searcher, owners } => {
-                let mut at = from.saturating_sub(self.longest.saturating_sub(1));
-                while at < bytes.len() {
-                    let Some(found) = searcher.find_in(bytes, aho_corasick::Span::from(at..bytes.len())) else { break };
-                    for (literal, place) in &owners[found.pattern().as_usize()] {
-                        self.compare(bytes, found.start(), *literal, *place, from, hit);
-                    }
-                    at = found.start() + 1;
-                }
+        let Engine { singles, few, many } = &self.engine;
+        for number in singles {
+            let literal = &self.literals[*number as usize];
+            let byte = literal.bytes[0];
+            let other = if literal.nocase { byte.to_ascii_uppercase() } else { byte };
+            if memchr::memchr2(byte, other, &bytes[from.min(bytes.len())..]).is_some() {
+                hit(*number);
             }
-            Engine::Many { grams, short } => {
-                grams.scan(bytes, |literal, place, at| self.compare(bytes, at, literal, place, from, hit));
-                if let Some(short) = short {
-                    for number in &short.singles {
-                        let literal = &self.literals[*number as usize];
-                        let byte = literal.bytes[0];
-                        let other = if literal.nocase { byte.to_ascii_uppercase() } else { byte };
-                        if memchr::memchr2(byte, other, &bytes[from.min(bytes.len())..]).is_some() {
-                            hit(*number);
-                        }
-                    }
-                    short.scan(bytes, |literal, at| self.compare(bytes, at, literal, 0, from, hit));
-                }
-            }
+        }
+        if let Some(few) = few {
+            few.scan(bytes, |literal, place, at| self.compare(bytes, at, literal, place, from, hit));
+        }
+        if let Some(many) = many {
+            many.scan(bytes, |literal, place, at| self.compare(bytes, at, literal, place, from, hit));
         }
     }
 
@@ -203,55 +185,90 @@ impl Prefilter {
     }
 }
 
-/// `None` when there are too many fragments, or the processor has no SIMD.
-fn few(literals: &[Literal]) -> Option<Engine> {
-    if literals.len() > FRAGMENTS_MAX {
-        return None;
-    }
-    let mut fragments: Vec<Fragment> = Vec::new();
-    for (number, literal) in literals.iter().enumerate() {
-        if literal.bytes.is_empty() {
-            continue;
-        }
-        let (place, len) = best_fragment(literal);
-        let base = &literal.bytes[place..place + len];
-        for variant in case_variants(base, literal.nocase) {
-            let owner = (number as u32, place as u8);
-            match fragments.iter_mut().find(|(bytes, _)| *bytes == variant) {
-                Some((_, owners)) => owners.push(owner),
-                None => fragments.push((variant, vec![owner])),
-            }
-            if fragments.len() > FRAGMENTS_MAX {
-                return None;
-            }
+impl Engine {
+    fn new(literals: &[Literal]) -> Self {
+        let numbers = |wanted: &dyn Fn(usize) -> bool| -> Vec<u32> {
+            (0u32..).zip(literals).filter(|(_, literal)| wanted(literal.bytes.len())).map(|(number, _)| number).collect()
+        };
+        let all = numbers(&|len| len > 1);
+        let (few, many) =
+            if all.len() <= FEW_MAX { (all, Vec::new()) } else { (numbers(&|len| len == 2 || len == 3), numbers(&|len| len > 3)) };
+        Self {
+            singles: numbers(&|len| len == 1),
+            few: (!few.is_empty()).then(|| Few::new(literals, &few)),
+            many: (!many.is_empty()).then(|| Grams::new(literals, &many)),
         }
     }
-    // The search reports one fragment per place: one that begins with another is filed under the shorter one.
-    fragments.sort();
-    let mut kept: Vec<Fragment> = Vec::new();
-    for (bytes, owners) in fragments {
-        match kept.last_mut() {
-            Some((shorter, all)) if bytes.starts_with(shorter) => all.extend(owners),
-            _ => kept.push((bytes, owners)),
-        }
-    }
-    let mut builder = packed::Config::new().match_kind(packed::MatchKind::LeftmostFirst).builder();
-    builder.extend(kept.iter().map(|(bytes, _)| bytes));
-    let searcher = builder.build()?;
-    Some(Engine::Few { searcher, owners: kept.into_iter().map(|(_, owners)| owners).collect() })
 }
 
-/// The part that is rarest in traffic, with few letters where case is ignored: place and length.
-fn best_fragment(literal: &Literal) -> (usize, usize) {
-    let len = literal.bytes.len().min(FRAGMENT_BYTES);
-    let cost = |place: &usize| -> (u32, usize) {
-        let window = &literal.bytes[*place..*place + len];
-        let common: u32 = window.iter().map(|byte| commonness(*byte)).sum();
-        let letters: u32 = if literal.nocase { window.iter().filter(|byte| byte.is_ascii_alphabetic()).count() as u32 } else { 0 };
-        (common + letters * 40, *place)
+impl Few {
+    fn new(literals: &[Literal], numbers: &[u32]) -> Self {
+        // The rarest fragments are dealt out last: what is common decides what the buckets let through.
+        let mut filed: Vec<(Fragment, Filed)> = numbers.iter().map(|number| fragment(*number, &literals[*number as usize])).collect();
+        filed.sort_by_key(|(fragment, filed)| (std::cmp::Reverse(chance(fragment).to_bits()), filed.literal));
+        let available = if filed.len() <= BUCKETS { BUCKETS / 2 } else { BUCKETS };
+        let mut buckets: [Vec<Filed>; BUCKETS] = std::array::from_fn(|_| Vec::new());
+        let mut unions = [[ByteSet::NONE; PLACES]; BUCKETS];
+        let mut dealt: Vec<(Fragment, usize)> = Vec::with_capacity(filed.len());
+        for (fragment, filed) in filed {
+            let grown = |bucket: usize| -> Fragment { std::array::from_fn(|place| unions[bucket][place].or(fragment[place])) };
+            let cost = |bucket: &usize| chance(&grown(*bucket)) - chance(&unions[*bucket]);
+            let bucket = (0..available).min_by(|a, b| cost(a).total_cmp(&cost(b))).unwrap_or(0);
+            unions[bucket] = grown(bucket);
+            buckets[bucket].push(filed);
+            dealt.push((fragment, bucket));
+        }
+        Self { teddy: Teddy::new(dealt), buckets }
+    }
+
+    #[inline]
+    fn scan(&self, bytes: &[u8], mut candidate: impl FnMut(u32, u8, usize)) {
+        self.teddy.scan(bytes, |at, mut buckets| {
+            let mut next = [0; 4];
+            let here = &bytes[at..bytes.len().min(at + 4)];
+            next[..here.len()].copy_from_slice(here);
+            let gram = fold(u32::from_le_bytes(next));
+            while buckets != 0 {
+                for filed in &self.buckets[buckets.trailing_zeros() as usize] {
+                    if gram & filed.mask == filed.gram {
+                        candidate(filed.literal, filed.place, at);
+                    }
+                }
+                buckets &= buckets - 1;
+            }
+        });
+    }
+}
+
+/// The part of a literal that is rarest in traffic.
+fn fragment(number: u32, literal: &Literal) -> (Fragment, Filed) {
+    let len = literal.bytes.len().min(PLACES);
+    let set = |byte: u8| {
+        let same = ByteSet::of(byte);
+        if literal.nocase { same.or(ByteSet::of(byte.to_ascii_uppercase())) } else { same }
     };
-    let place = (0..=literal.bytes.len() - len).min_by_key(cost).unwrap_or(0);
-    (place, len)
+    let of = |place: usize| -> Fragment { std::array::from_fn(|at| if at < len { set(literal.bytes[place + at]) } else { ByteSet::ANY }) };
+    let rarest = (0..=literal.bytes.len() - len).min_by(|a, b| chance(&of(*a)).total_cmp(&chance(&of(*b)))).unwrap_or(0);
+    let mut bytes = [0; 4];
+    bytes[..len].copy_from_slice(&literal.bytes[rarest..rarest + len]);
+    let mask = u32::MAX >> (8 * (PLACES - len));
+    let filed = Filed { gram: fold(u32::from_le_bytes(bytes)) & mask, mask, literal: number, place: rarest as u8 };
+    (of(rarest), filed)
+}
+
+/// How often a position of ordinary traffic fits, roughly. Halves of bytes are looked up apart, so a set stands for
+/// all bytes that can be made of its halves.
+fn chance(fragment: &Fragment) -> f64 {
+    let of = |set: &ByteSet| -> f64 {
+        let (mut low, mut high) = (0u16, 0u16);
+        for byte in (0..=u8::MAX).filter(|byte| set.contains(*byte)) {
+            low |= 1 << (byte & 15);
+            high |= 1 << (byte >> 4);
+        }
+        let fits = |byte: &u8| low >> (byte & 15) & 1 != 0 && high >> (byte >> 4) & 1 != 0;
+        (0..=u8::MAX).filter(fits).map(|byte| f64::from(commonness(byte))).sum::<f64>() / COMMONNESS
+    };
+    fragment.iter().map(of).product()
 }
 
 /// How often a byte stands in traffic, roughly: text most, then zero, then the rest.
@@ -265,78 +282,34 @@ const fn commonness(byte: u8) -> u32 {
     }
 }
 
-fn case_variants(base: &[u8], nocase: bool) -> Vec<Vec<u8>> {
-    let mut variants = vec![Vec::with_capacity(base.len())];
-    for byte in base {
-        if nocase && byte.is_ascii_alphabetic() {
-            let mut upper = variants.clone();
-            variants.iter_mut().for_each(|variant| variant.push(byte.to_ascii_lowercase()));
-            upper.iter_mut().for_each(|variant| variant.push(byte.to_ascii_uppercase()));
-            variants.append(&mut upper);
-        } else {
-            variants.iter_mut().for_each(|variant| variant.push(*byte));
-        }
+/// The sum over all bytes.
+const COMMONNESS: f64 = {
+    let (mut sum, mut byte) = (0, 0);
+    while byte < 256 {
+        sum += commonness(byte as u8);
+        byte += 1;
     }
-    variants
-}
-
-fn many(literals: &[Literal]) -> Engine {
-    let mut short = Short { singles: Vec::new(), bitmap: vec![0; 1024], pairs: Vec::new() };
-    for (number, literal) in literals.iter().enumerate() {
-        match literal.bytes.as_slice() {
-            [_] => short.singles.push(number as u32),
-            [first, second] | [first, second, _] => {
-                let key = pair(*first, *second);
-                short.bitmap[usize::from(key >> 6)] |= 1 << (key & 63);
-                short.pairs.push((key, number as u32));
-            }
-            _ => {}
-        }
-    }
-    short.pairs.sort_unstable();
-    let short = (!short.singles.is_empty() || !short.pairs.is_empty()).then_some(short);
-    Engine::Many { grams: Grams::new(literals), short }
-}
-
-impl Short {
-    fn scan(&self, bytes: &[u8], mut candidate: impl FnMut(u32, usize)) {
-        if self.pairs.is_empty() {
-            return;
-        }
-        for (at, window) in bytes.windows(2).enumerate() {
-            let key = pair(window[0], window[1]);
-            if self.bitmap[usize::from(key >> 6)] >> (key & 63) & 1 != 0 {
-                let first = self.pairs.partition_point(|entry| entry.0 < key);
-                for (_, number) in self.pairs[first..].iter().take_while(|entry| entry.0 == key) {
-                    candidate(*number, at);
-                }
-            }
-        }
-    }
-}
-
-/// Letters of either case give the same.
-const fn pair(first: u8, second: u8) -> u16 {
-    u16::from_le_bytes([first | 0x20, second | 0x20])
-}
+    sum as f64
+};
 
 impl Grams {
-    fn new(literals: &[Literal]) -> Self {
+    fn new(literals: &[Literal], numbers: &[u32]) -> Self {
+        let literals = || numbers.iter().map(|number| (*number, &literals[*number as usize]));
         // How many literals have each gram: the rarest in the group spreads the table best.
         let mut frequency: std::collections::BTreeMap<u32, u32> = std::collections::BTreeMap::new();
-        for literal in literals {
+        for (_, literal) in literals() {
             for window in literal.bytes.windows(4) {
                 *frequency.entry(fold(gram(window))).or_default() += 1;
             }
         }
         let mut filed: Vec<(u32, u32, u8)> = Vec::new();
-        for (number, literal) in literals.iter().enumerate() {
+        for (number, literal) in literals() {
             let cost = |(place, window): &(usize, &[u8])| {
                 let common: u32 = window.iter().map(|byte| commonness(byte.to_ascii_lowercase())).sum();
                 (common * 4 + frequency.get(&fold(gram(window))).copied().unwrap_or(0).min(200), *place)
             };
             if let Some((place, window)) = literal.bytes.windows(4).enumerate().min_by_key(cost) {
-                filed.push((fold(gram(window)), number as u32, place as u8));
+                filed.push((fold(gram(window)), number, place as u8));
             }
         }
         filed.sort_unstable();
@@ -423,7 +396,7 @@ mod tests {
             let filler: Vec<Vec<u8>> = (0..extra).map(|number| format!("filler-{number:05}-literal").into_bytes()).collect();
             let all = literals.iter().copied().chain(filler.iter().map(|bytes| (bytes.as_slice(), number_is_even(bytes))));
             let prefilter = Prefilter::new(all);
-            assert_eq!(matches!(prefilter.engine, Engine::Many { .. }), extra > 0);
+            assert_eq!(prefilter.engine.many.is_some(), extra > 0);
             let text = b"....USER-agent: EVIL...../bin/sh....ab..";
             for cut in 0..text.len() {
                 for second in cut..text.len() {

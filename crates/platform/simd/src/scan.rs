@@ -1,0 +1,103 @@
+//! The loop over a run, with vectors where the processor has them.
+
+use crate::{PLACES, Tables};
+
+/// Bytes at once.
+const LANES: usize = 32;
+
+pub fn has_vectors() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx2");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+#[inline]
+pub fn scan(tables: &Tables, wide: bool, vector: bool, bytes: &[u8], candidate: &mut impl FnMut(usize, u16)) {
+    #[cfg(target_arch = "x86_64")]
+    if vector && bytes.len() >= LANES + PLACES - 1 {
+        // SAFETY: `vector` is only ever true where `has_vectors` found AVX2, the one feature the function asks for.
+        let done = unsafe { if wide { x86::scan::<2>(tables, bytes, candidate) } else { x86::scan::<1>(tables, bytes, candidate) } };
+        return by_bytes(tables, wide, bytes, done, candidate);
+    }
+    let _ = (vector, LANES);
+    by_bytes(tables, wide, bytes, 0, candidate);
+}
+
+fn by_bytes(tables: &Tables, wide: bool, bytes: &[u8], from: usize, candidate: &mut impl FnMut(usize, u16)) {
+    for at in from..bytes.len() {
+        let buckets = tables.buckets(&bytes[at..], wide);
+        if buckets != 0 {
+            candidate(at, buckets);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[allow(clippy::needless_range_loop)] // Iterators are compiled for any processor and would be called, not inlined.
+mod x86 {
+    use std::arch::x86_64::{
+        __m128i, __m256i, _mm_loadu_si128, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_cmpeq_epi8, _mm256_loadu_si256,
+        _mm256_movemask_epi8, _mm256_or_si256, _mm256_set1_epi8, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_srli_epi16,
+        _mm256_storeu_si256, _mm256_testz_si256,
+    };
+
+    use super::LANES;
+    use crate::{PLACES, Tables};
+
+    /// All positions but the last ones, for which a block is too long; returns the first of those. `HALVES`: of the
+    /// sixteen buckets, the first eight or all.
+    #[target_feature(enable = "avx2")]
+    pub fn scan<const HALVES: usize>(tables: &Tables, bytes: &[u8], candidate: &mut impl FnMut(usize, u16)) -> usize {
+        let mut masks = [[[_mm256_setzero_si256(); 2]; PLACES]; HALVES];
+        for half in 0..HALVES {
+            for place in 0..PLACES {
+                for nibble in 0..2 {
+                    let table: &[u8; 16] = &tables.0[half][place][nibble];
+                    // SAFETY: a table has the sixteen bytes that are read.
+                    let table = unsafe { _mm_loadu_si128(table.as_ptr().cast::<__m128i>()) };
+                    masks[half][place][nibble] = _mm256_broadcastsi128_si256(table);
+                }
+            }
+        }
+        let nibble = _mm256_set1_epi8(15);
+        let mut at = 0;
+        while at + LANES + PLACES - 1 <= bytes.len() {
+            let mut found = [_mm256_set1_epi8(-1); HALVES];
+            for place in 0..PLACES {
+                // SAFETY: the loop's condition leaves LANES bytes behind the last place.
+                let block = unsafe { _mm256_loadu_si256(bytes.as_ptr().add(at + place).cast::<__m256i>()) };
+                let low = _mm256_and_si256(block, nibble);
+                let high = _mm256_and_si256(_mm256_srli_epi16::<4>(block), nibble);
+                for half in 0..HALVES {
+                    let [of_low, of_high] = masks[half][place];
+                    let here = _mm256_and_si256(_mm256_shuffle_epi8(of_low, low), _mm256_shuffle_epi8(of_high, high));
+                    found[half] = _mm256_and_si256(found[half], here);
+                }
+            }
+            let any = if HALVES == 1 { found[0] } else { _mm256_or_si256(found[0], found[HALVES - 1]) };
+            if _mm256_testz_si256(any, any) == 0 {
+                report(found, any, at, candidate);
+            }
+            at += LANES;
+        }
+        at
+    }
+
+    /// The positions of one block.
+    #[target_feature(enable = "avx2")]
+    fn report<const HALVES: usize>(found: [__m256i; HALVES], any: __m256i, at: usize, candidate: &mut impl FnMut(usize, u16)) {
+        let mut buckets = [[0u8; LANES]; 2];
+        for half in 0..HALVES {
+            // SAFETY: there is room for the LANES bytes that are written.
+            unsafe { _mm256_storeu_si256(buckets[half].as_mut_ptr().cast::<__m256i>(), found[half]) };
+        }
+        let empty = _mm256_movemask_epi8(_mm256_cmpeq_epi8(any, _mm256_setzero_si256()));
+        let mut lanes = !(empty.cast_unsigned());
+        while lanes != 0 {
+            let lane = lanes.trailing_zeros() as usize;
+            candidate(at + lane, u16::from_le_bytes([buckets[0][lane], buckets[1][lane]]));
+            lanes &= lanes - 1;
+        }
+    }
+}
