@@ -2,7 +2,7 @@
 //!
 //! The method is Teddy (Hyperscan; Langdale and others): fragments of up to four bytes are dealt into sixteen
 //! buckets. For each of the four places and each half of a byte a table of sixteen entries says which buckets have
-//! such a half there; two shuffles and an AND look up thirty-two bytes at once. What comes out of the AND of all
+//! such a half there; two shuffles and an AND look up thirty-two or sixty-four bytes at once. What comes out of the AND of all
 //! places are positions at which a bucket *may* have a fragment; the caller compares.
 //!
 //! A place takes a set of bytes, so a letter whose case is ignored costs nothing more. This crate holds the vector
@@ -11,6 +11,8 @@
 #![allow(unsafe_code)] // Loads and stores of vectors, and calling what needs AVX2.
 
 mod scan;
+
+use scan::Vectors;
 
 /// Places of a fragment that are looked at.
 pub const PLACES: usize = 4;
@@ -49,12 +51,12 @@ pub struct Teddy {
     tables: Tables,
     /// Any bucket from the ninth on is used.
     wide: bool,
-    vector: bool,
+    vectors: Vectors,
 }
 
 impl std::fmt::Debug for Teddy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Teddy").field("wide", &self.wide).field("vector", &self.vector).finish_non_exhaustive()
+        f.debug_struct("Teddy").field("wide", &self.wide).field("vectors", &self.vectors).finish_non_exhaustive()
     }
 }
 
@@ -77,12 +79,13 @@ impl Teddy {
                 }
             }
         }
-        Self { tables, wide, vector: scan::has_vectors() }
+        Self { tables, wide, vectors: Vectors::of_this_processor() }
     }
 
-    /// The same without vector instructions.
-    pub fn scalar(mut self) -> Self {
-        self.vector = false;
+    /// The same with these instructions, where the processor has them.
+    #[cfg(test)]
+    fn with(mut self, vectors: Vectors) -> Self {
+        self.vectors = vectors;
         self
     }
 
@@ -90,7 +93,7 @@ impl Teddy {
     /// of `bytes` any byte may stand. No fragment that is there is missed; others may be reported.
     #[inline]
     pub fn scan(&self, bytes: &[u8], mut candidate: impl FnMut(usize, u16)) {
-        scan::scan(&self.tables, self.wide, self.vector, bytes, &mut candidate);
+        scan::scan(&self.tables, self.wide, self.vectors, bytes, &mut candidate);
     }
 }
 
@@ -148,7 +151,11 @@ mod tests {
             for (len, alphabet) in (0..200).flat_map(|len| [(len, b"abcdB\x00\xff".as_slice()), (len, all.as_slice())]) {
                 let bytes = noise(len, 1 + len as u64, alphabet);
                 let vector = found(&teddy, &bytes);
-                assert_eq!(vector, found(&teddy.clone().scalar(), &bytes));
+                assert_eq!(vector, found(&teddy.clone().with(Vectors::None), &bytes));
+                #[cfg(target_arch = "x86_64")]
+                if Vectors::of_this_processor() == Vectors::Avx512 {
+                    assert_eq!(vector, found(&teddy.clone().with(Vectors::Avx2), &bytes));
+                }
                 assert!(vector.is_sorted_by(|a, b| a.0 < b.0) && vector.iter().all(|(at, buckets)| *at < len && *buckets != 0));
             }
         }

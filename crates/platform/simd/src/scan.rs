@@ -1,27 +1,47 @@
 //! The loop over a run, with vectors where the processor has them.
 
-use crate::{PLACES, Tables};
+use crate::Tables;
 
-/// Bytes at once.
-const LANES: usize = 32;
-
-pub fn has_vectors() -> bool {
+/// What the processor has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vectors {
+    None,
     #[cfg(target_arch = "x86_64")]
-    return std::arch::is_x86_feature_detected!("avx2");
-    #[cfg(not(target_arch = "x86_64"))]
-    false
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Vectors {
+    pub fn of_this_processor() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx512bw") && std::arch::is_x86_feature_detected!("avx2") {
+            return Self::Avx512;
+        } else if std::arch::is_x86_feature_detected!("avx2") {
+            return Self::Avx2;
+        }
+        Self::None
+    }
 }
 
 #[inline]
-pub fn scan(tables: &Tables, wide: bool, vector: bool, bytes: &[u8], candidate: &mut impl FnMut(usize, u16)) {
-    #[cfg(target_arch = "x86_64")]
-    if vector && bytes.len() >= LANES + PLACES - 1 {
-        // SAFETY: `vector` is only ever true where `has_vectors` found AVX2, the one feature the function asks for.
-        let done = unsafe { if wide { x86::scan::<2>(tables, bytes, candidate) } else { x86::scan::<1>(tables, bytes, candidate) } };
-        return by_bytes(tables, wide, bytes, done, candidate);
-    }
-    let _ = (vector, LANES);
-    by_bytes(tables, wide, bytes, 0, candidate);
+pub fn scan(tables: &Tables, wide: bool, vectors: Vectors, bytes: &[u8], candidate: &mut impl FnMut(usize, u16)) {
+    let done = match (vectors, wide) {
+        (Vectors::None, _) => 0,
+        // SAFETY: `Vectors::of_this_processor` names what it found, and each function asks for just that.
+        #[cfg(target_arch = "x86_64")]
+        (Vectors::Avx2, false) => unsafe { x86::by_32::<1>(tables, bytes, candidate) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        (Vectors::Avx2, true) => unsafe { x86::by_32::<2>(tables, bytes, candidate) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        (Vectors::Avx512, false) => unsafe { x86::by_64::<1>(tables, bytes, candidate) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        (Vectors::Avx512, true) => unsafe { x86::by_64::<2>(tables, bytes, candidate) },
+    };
+    by_bytes(tables, wide, bytes, done, candidate);
 }
 
 fn by_bytes(tables: &Tables, wide: bool, bytes: &[u8], from: usize, candidate: &mut impl FnMut(usize, u16)) {
@@ -36,19 +56,17 @@ fn by_bytes(tables: &Tables, wide: bool, bytes: &[u8], from: usize, candidate: &
 #[cfg(target_arch = "x86_64")]
 #[allow(clippy::needless_range_loop)] // Iterators are compiled for any processor and would be called, not inlined.
 mod x86 {
-    use std::arch::x86_64::{
-        __m128i, __m256i, _mm_loadu_si128, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_cmpeq_epi8, _mm256_loadu_si256,
-        _mm256_movemask_epi8, _mm256_or_si256, _mm256_set1_epi8, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_srli_epi16,
-        _mm256_storeu_si256, _mm256_testz_si256,
-    };
+    use std::arch::x86_64::*;
 
-    use super::LANES;
     use crate::{PLACES, Tables};
+
+    const LANES: usize = 32;
+    const LANES_WIDE: usize = 64;
 
     /// All positions but the last ones, for which a block is too long; returns the first of those. `HALVES`: of the
     /// sixteen buckets, the first eight or all.
     #[target_feature(enable = "avx2")]
-    pub fn scan<const HALVES: usize>(tables: &Tables, bytes: &[u8], candidate: &mut impl FnMut(usize, u16)) -> usize {
+    pub fn by_32<const HALVES: usize>(tables: &Tables, bytes: &[u8], candidate: &mut impl FnMut(usize, u16)) -> usize {
         let mut masks = [[[_mm256_setzero_si256(); 2]; PLACES]; HALVES];
         for half in 0..HALVES {
             for place in 0..PLACES {
@@ -99,5 +117,56 @@ mod x86 {
             candidate(at + lane, u16::from_le_bytes([buckets[0][lane], buckets[1][lane]]));
             lanes &= lanes - 1;
         }
+    }
+
+    /// The same with vectors twice as long.
+    #[target_feature(enable = "avx512bw,avx2")]
+    pub fn by_64<const HALVES: usize>(tables: &Tables, bytes: &[u8], candidate: &mut impl FnMut(usize, u16)) -> usize {
+        if bytes.len() < LANES_WIDE + PLACES - 1 {
+            return by_32::<HALVES>(tables, bytes, candidate);
+        }
+        let mut masks = [[[_mm512_setzero_si512(); 2]; PLACES]; HALVES];
+        for half in 0..HALVES {
+            for place in 0..PLACES {
+                for nibble in 0..2 {
+                    let table: &[u8; 16] = &tables.0[half][place][nibble];
+                    // SAFETY: a table has the sixteen bytes that are read.
+                    let table = unsafe { _mm_loadu_si128(table.as_ptr().cast::<__m128i>()) };
+                    masks[half][place][nibble] = _mm512_broadcast_i32x4(table);
+                }
+            }
+        }
+        let nibble = _mm512_set1_epi8(15);
+        let mut at = 0;
+        while at + LANES_WIDE + PLACES - 1 <= bytes.len() {
+            let mut found = [_mm512_set1_epi8(-1); HALVES];
+            for place in 0..PLACES {
+                // SAFETY: the loop's condition leaves LANES_WIDE bytes behind the last place.
+                let block = unsafe { _mm512_loadu_si512(bytes.as_ptr().add(at + place).cast::<__m512i>()) };
+                let low = _mm512_and_si512(block, nibble);
+                let high = _mm512_and_si512(_mm512_srli_epi16::<4>(block), nibble);
+                for half in 0..HALVES {
+                    let [of_low, of_high] = masks[half][place];
+                    let here = _mm512_and_si512(_mm512_shuffle_epi8(of_low, low), _mm512_shuffle_epi8(of_high, high));
+                    found[half] = _mm512_and_si512(found[half], here);
+                }
+            }
+            let any = if HALVES == 1 { found[0] } else { _mm512_or_si512(found[0], found[HALVES - 1]) };
+            let mut lanes = _mm512_test_epi8_mask(any, any);
+            if lanes != 0 {
+                let mut buckets = [[0u8; LANES_WIDE]; 2];
+                for half in 0..HALVES {
+                    // SAFETY: there is room for the LANES_WIDE bytes that are written.
+                    unsafe { _mm512_storeu_si512(buckets[half].as_mut_ptr().cast::<__m512i>(), found[half]) };
+                }
+                while lanes != 0 {
+                    let lane = lanes.trailing_zeros() as usize;
+                    candidate(at + lane, u16::from_le_bytes([buckets[0][lane], buckets[1][lane]]));
+                    lanes &= lanes - 1;
+                }
+            }
+            at += LANES_WIDE;
+        }
+        at
     }
 }
