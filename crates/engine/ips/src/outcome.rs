@@ -55,7 +55,7 @@ impl Default for PipelineConfig {
             flow: FlowConfig::default(),
             stream: StreamConfig::default(),
             stream_depth: 0,
-            lookback_bytes_max: 16 * 1024,
+            lookback_bytes_max: 56 * 1024,
             lookback_memory_max: 256 << 20,
             on_cap: OnFailure::Drop,
             on_unverifiable: OnFailure::Drop,
