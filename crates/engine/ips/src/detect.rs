@@ -74,8 +74,9 @@ impl FlowState {
         self.halves.as_ref().map_or(0, |halves| halves.iter().map(|half| half.lookback.capacity()).sum())
     }
 
-    /// Numbers of another rule set mean nothing: what waits is forgotten, the bytes are kept.
-    pub fn renumber(&mut self, generation: u64) {
+    /// Numbers of another rule set mean nothing: what waits is forgotten, the bytes are kept. Whether the flow was let go
+    /// because no rule could match it, and is to be followed again.
+    pub fn renumber(&mut self, generation: u64) -> bool {
         if self.generation != generation {
             self.generation = generation;
             if let Some(halves) = &mut self.halves {
@@ -86,8 +87,10 @@ impl FlowState {
             }
             if self.bypassed == Some(BypassReason::NoRule) {
                 self.bypassed = None;
+                return true;
             }
         }
+        false
     }
 
     pub fn has_bit(&self, name: u64) -> bool {

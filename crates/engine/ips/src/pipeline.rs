@@ -267,6 +267,7 @@ impl Pipeline {
 
     /// Ends all flows: shutdown, or the end of a capture.
     pub fn finish(&mut self, now: Timestamp) {
+        self.defrag.clear();
         self.judge.flows.clear(&mut self.judge.ended);
         self.judge.flows_ended(now);
     }
@@ -375,7 +376,15 @@ impl Judge {
                 flow.tcp = Some(Box::new(self.streams.open(meta.protect, found.handshake.as_ref())));
             }
         }
-        flow.state.renumber(self.generation);
+        if flow.state.renumber(self.generation) {
+            flow.bypassed = false;
+            if let Some(stream) = flow.tcp.as_mut() {
+                stream.resume();
+                for dir in [Direction::ToServer, Direction::ToClient].into_iter().filter(|dir| flow.state.depth_reached[index(*dir)]) {
+                    stream.stop(dir);
+                }
+            }
+        }
         let key = FlowKey { id: flow.id, proto: tuple.proto, src: tuple.src, dst: tuple.dst };
         let place = Place { now, meta, key, dir: Some(dir) };
         self.key = Some(key);

@@ -7,10 +7,10 @@ mod kit;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use bulkhead_ips::{Checksums, DropScope, EngineEvent, LinkType, OnFailure, PacketMeta, Pipeline, PipelineConfig, Ruleset, Source};
+use bulkhead_ips::{Checksums, DropScope, EngineEvent, OnFailure, PacketMeta, Pipeline, PipelineConfig, Ruleset, Source};
 use bulkhead_model::Timestamp;
 use bulkhead_rules::{Classification, Variables};
-use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader};
+use kit::capture::Frame;
 
 /// One check on `alert` events: how many lines of `eve.json` have these values.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ fn run(tests: &Path, fields: &[&str]) -> Result {
     if checks.is_empty() {
         return Result::NotOurs;
     }
-    let Some(records) = read_capture(&tests.join(fields[3])) else { return Result::NotOurs };
+    let Some(records) = kit::capture::read(&tests.join(fields[3])) else { return Result::NotOurs };
     let alerts = replay(config, compiled.ruleset, &records, inline);
     for check in &checks {
         let found = alerts.iter().filter(|alert| check.matches.iter().all(|(key, value)| alert.get(key) == Some(value))).count();
@@ -131,19 +131,15 @@ fn run(tests: &Path, fields: &[&str]) -> Result {
 }
 
 /// Alerts as flat EVE records.
-fn replay(
-    config: PipelineConfig,
-    rules: std::sync::Arc<Ruleset>,
-    records: &[(Timestamp, LinkType, Vec<u8>, u32)],
-    inline: bool,
-) -> Vec<BTreeMap<String, String>> {
+fn replay(config: PipelineConfig, rules: std::sync::Arc<Ruleset>, records: &[Frame], inline: bool) -> Vec<BTreeMap<String, String>> {
     let mut pipeline = Pipeline::new(config, rules, 1);
     let mut alerts = Vec::new();
     let mut clock = Timestamp::default();
-    for (number, (at, link, bytes, len)) in records.iter().enumerate() {
-        clock = clock.max(*at);
+    for (number, frame) in records.iter().enumerate() {
+        let Some(link) = frame.link else { continue };
+        clock = clock.max(frame.at);
         pipeline.expire(clock, 64);
-        pipeline.packet(*at, &PacketMeta::captured(*link, *len, inline), bytes, &mut ());
+        pipeline.packet(frame.at, &PacketMeta::captured(link, frame.len_on_wire, inline), &frame.bytes, &mut ());
         for event in pipeline.drain_events() {
             let EngineEvent::Alert(alert) = event else { continue };
             let mut record = BTreeMap::new();
@@ -306,55 +302,4 @@ fn plain_yaml(yaml: &str, variables: &mut Variables, config: &mut PipelineConfig
         }
     }
     true
-}
-
-type Captured = (Timestamp, LinkType, Vec<u8>, u32);
-
-/// All packets of a pcap or pcapng file, or nothing when its link type is not read.
-fn read_capture(path: &Path) -> Option<Vec<Captured>> {
-    let file = std::fs::File::open(path).ok()?;
-    let mut reader = create_reader(1 << 20, file).ok()?;
-    let mut records = Vec::new();
-    let mut link = None;
-    let mut micros = true;
-    // pcapng: link type and units per second of each interface.
-    let mut interfaces: Vec<(Option<LinkType>, u64, u64)> = Vec::new();
-    loop {
-        match reader.next() {
-            Ok((offset, block)) => {
-                match block {
-                    PcapBlockOwned::LegacyHeader(header) => {
-                        link = LinkType::from_dlt(header.network.0 as u32);
-                        micros = !header.is_nanosecond_precision();
-                    }
-                    PcapBlockOwned::Legacy(packet) => {
-                        let fraction = u64::from(packet.ts_usec) * if micros { 1000 } else { 1 };
-                        let at = Timestamp(u64::from(packet.ts_sec) * 1_000_000_000 + fraction);
-                        records.push((at, link?, packet.data.to_vec(), packet.origlen));
-                    }
-                    PcapBlockOwned::NG(Block::InterfaceDescription(description)) => {
-                        let units = description.ts_resolution().unwrap_or(1_000_000).max(1);
-                        interfaces.push((LinkType::from_dlt(description.linktype.0 as u32), description.ts_offset().unsigned_abs(), units));
-                    }
-                    PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
-                        let (link, offset, units) = *interfaces.get(packet.if_id as usize)?;
-                        let (secs, fraction) = packet.decode_ts(offset, units);
-                        let nanos = u64::from(fraction) * (1_000_000_000 / units.min(1_000_000_000));
-                        let at = Timestamp(u64::from(secs) * 1_000_000_000 + nanos);
-                        let data = packet.data.get(..packet.caplen as usize)?;
-                        records.push((at, link?, data.to_vec(), packet.origlen));
-                    }
-                    PcapBlockOwned::NG(_) => {}
-                }
-                reader.consume(offset);
-            }
-            Err(PcapError::Eof) => return Some(records),
-            Err(PcapError::Incomplete(_)) => {
-                if reader.refill().is_err() {
-                    return Some(records);
-                }
-            }
-            Err(_) => return Some(records),
-        }
-    }
 }

@@ -211,6 +211,19 @@ fn what_no_rule_can_match_is_bypassed_after_the_handshake() {
 }
 
 #[test]
+fn a_connection_that_was_let_go_meets_the_rules_of_a_reload() {
+    let mut bench = Bench::new(EVIL);
+    let mut connection = Connection::new(40000, 5432);
+    connection.open(&mut bench);
+    assert_eq!(connection.request(&mut bench, b"/bin/sh").verdict, Verdict::BypassFlow(BypassReason::NoRule));
+    bench.pipeline.swap_rules(ruleset(r#"drop tcp any any -> any 5432 (msg:"u"; content:"DROP TABLE"; sid:3;)"#));
+    assert_eq!(connection.request(&mut bench, b"SELECT 1; DROP ").verdict, Verdict::Accept);
+    assert_eq!(connection.reply(&mut bench, b"1").verdict, Verdict::Accept);
+    assert!(!connection.request(&mut bench, b"TABLE users").verdict.passes());
+    assert_eq!(bench.sids(), [3]);
+}
+
+#[test]
 fn depth_and_ciphertext_end_inspection() {
     let config = PipelineConfig { stream_depth: 10, ..PipelineConfig::default() };
     let mut bench = Bench::with(config, EVIL);

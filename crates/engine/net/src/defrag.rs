@@ -393,6 +393,18 @@ impl Defrag {
         }
     }
 
+    /// Forgets everything: shutdown, or the end of a capture.
+    pub fn clear(&mut self) {
+        self.stats.timeouts += self.entries.values().filter(|entry| matches!(entry.state, State::Open(_))).count() as u64;
+        self.entries.clear();
+        self.deadlines.clear();
+        self.trackers.clear();
+        self.completed.clear();
+        self.sources.clear();
+        self.whole = Vec::new();
+        (self.tracker_count, self.completed_count, self.bytes) = (0, 0, 0);
+    }
+
     fn complete(&mut self, key: &Key, version: IpVersion, enforce: bool) -> Defragged<'_> {
         let mut whole = std::mem::take(&mut self.whole);
         let built = match self.entries.get(key).map(|entry| &entry.state) {

@@ -1,6 +1,8 @@
 //! Frames made by hand, conversations, and captures read from files.
 #![allow(dead_code)] // Each test file uses its part.
 
+pub mod capture;
+
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

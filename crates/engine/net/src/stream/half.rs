@@ -460,6 +460,12 @@ impl Half {
         }
     }
 
+    /// Follow it again, from its next segment on: the opposite of `stop`, with a gap before.
+    pub(super) const fn resume(&mut self) {
+        self.stopped = false;
+        self.lapse();
+    }
+
     /// Frees the buffers. Whether the sink has to be told.
     pub(super) fn reset(&mut self, budget: &mut Budget) -> bool {
         self.ofo.free(budget);

@@ -479,6 +479,13 @@ impl TcpStream {
         self.pending_syn = None;
     }
 
+    /// Both directions are followed again after [`Self::stop`], each from its next segment on, after a gap.
+    pub const fn resume(&mut self) {
+        self.to_server.resume();
+        self.to_client.resume();
+        self.pending_syn = None;
+    }
+
     /// The receiver of `dir` is known to have acknowledged up to `ack`, by other means than a segment passed to
     /// [`Reassembler::segment`]: a kernel's flow map that sees pure acknowledgements.
     pub fn acknowledged(&mut self, dir: Direction, ack: u32) {
