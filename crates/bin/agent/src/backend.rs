@@ -80,19 +80,12 @@ impl Backend for AgentBackend {
     }
 
     fn set_mode(&self, change: &ModeChange) -> Result<ModeChanged, ApiError> {
-        let selector = match &change.selector {
-            Some(text) => text.clone(),
-            None => "*".to_owned(),
-        };
-        let selector = Selector::parse(&selector)
+        // One for all stands behind all rules: it is a new default.
+        let selector = Selector::parse(change.selector.as_deref().unwrap_or("*"))
             .map_err(|error| ApiError::refused(error.to_string(), Vec::new()).help("write a name with `*`, or `image=…,label.KEY=…`"))?;
         let in_force = self.state.in_force();
         let mut overrides: Vec<_> =
             in_force.loaded.config.overrides.iter().filter(|rule| rule.origin.source.ends_with(OVERRIDES_FILE)).cloned().collect();
-        if change.selector.is_none() {
-            // The default of all: what was said for single workloads at run time gives way.
-            overrides.clear();
-        }
         if !set_override(&mut overrides, selector.clone(), change.mode) {
             return Err(ApiError::refused("too many overrides", Vec::new()).help("write rules under `workloads:` instead"));
         }
@@ -100,9 +93,11 @@ impl Backend for AgentBackend {
             .map_err(|error| ApiError::internal(error.to_string()))?;
         let loaded = files::load_config(&self.state.config_path).map_err(refused)?;
         let revision = put_in_force(&self.state, loaded, None);
+        let policy = &self.state.in_force().snapshot;
         let names = workload_views(&self.state)
             .into_iter()
-            .filter(|view| selector.matches(&view.workload))
+            // For those that a rule says otherwise of, a change of the default is none.
+            .filter(|view| selector.matches(&view.workload) && policy.mode_of(&view.workload) == change.mode)
             .map(|view| view.workload.name)
             .collect();
         self.state.recorder.operation(

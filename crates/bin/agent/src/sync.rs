@@ -52,6 +52,16 @@ pub fn plan(inputs: &Inputs<'_>, segmenter: &mut Segmenter, numbers: &mut Number
     let links: HashMap<u32, &Link> = inputs.links.iter().map(|link| (link.ifindex, link)).collect();
     let mut wanted: BTreeMap<Place, Wanted> = BTreeMap::new();
     for ((workload, settings), class) in inputs.workloads.iter().zip(&settings).zip(&segmented.classes) {
+        let mut workload = workload.clone();
+        if matches!(workload.network, Network::Own { netns } | Network::Shared { netns, .. } if netns == inputs.own_netns) {
+            // What this agent calls the host is a namespace with a cgroup of its own to others.
+            if workload.runtime == Runtime::Namespace {
+                continue;
+            }
+            // A container in it has the network of this host, wherever that is: told, and never counted as protected.
+            workload.network = Network::Host;
+            workload.interfaces.clear();
+        }
         let id = numbers.of(&workload.key);
         let class = u32::from(class.0);
         let entry = Entry {
@@ -62,9 +72,6 @@ pub fn plan(inputs: &Inputs<'_>, segmenter: &mut Segmenter, numbers: &mut Number
             bypass: settings.inspect == Inspection::Bypass,
             class,
         };
-        if matches!(workload.network, Network::Own { netns } if netns == inputs.own_netns) {
-            continue;
-        }
         directory.entries.insert(id, Arc::new(entry));
         // The one that owns the namespace stands for all that share it.
         if !matches!(workload.network, Network::Own { .. }) {
@@ -87,7 +94,7 @@ pub fn plan(inputs: &Inputs<'_>, segmenter: &mut Segmenter, numbers: &mut Number
                 wanted.insert(place.clone(), want(place, &link.name, workload.pid, link.master, id, class, settings));
             }
         }
-        for (place, name) in inside_places(workload) {
+        for (place, name) in inside_places(&workload) {
             wanted.insert(place.clone(), want(place, &name, workload.pid, None, id, class, settings));
         }
     }
@@ -194,5 +201,54 @@ fn want(place: Place, name: &str, pid: u32, bridge: Option<u32>, id: WorkloadId,
         fail_closed: protect && settings.fail == Fail::Closed,
         bypass: settings.inspect == Inspection::Bypass,
         baseline: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn workload(key: &str, runtime: Runtime, network: Network) -> Workload {
+        Workload {
+            key: key.to_owned(),
+            name: key.to_owned(),
+            image: None,
+            labels: BTreeMap::new(),
+            runtime,
+            pid: 7,
+            cgroup: "/".into(),
+            network,
+            interfaces: Vec::new(),
+            published: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn containers_in_the_agents_own_network_are_told_as_on_the_hosts() {
+        let own = 4_026_532_000;
+        let workloads = [
+            workload("bare", Runtime::Namespace, Network::Own { netns: own }),
+            workload("first", Runtime::Docker, Network::Own { netns: own }),
+            workload("second", Runtime::Podman, Network::Own { netns: own }),
+            workload("apart", Runtime::Docker, Network::Own { netns: own + 1 }),
+        ];
+        let config =
+            bulkhead_policy::parse(&[bulkhead_policy::Source { name: "bulkhead.yaml".into(), text: "mode: protect\n".into() }]).unwrap();
+        let policy = PolicySnapshot::compile(&config, 1);
+        let inputs = Inputs {
+            workloads: &workloads,
+            links: &[],
+            host_addresses: &[],
+            policy: &policy,
+            interfaces: &config.path.interfaces,
+            default_mode: Mode::Protect,
+            own_netns: own,
+        };
+        let plan = plan(&inputs, &mut Segmenter::new(&policy), &mut Numbers::default());
+        let mut told: Vec<_> =
+            plan.directory.entries.values().map(|entry| (entry.workload.key.as_str(), entry.workload.network.clone())).collect();
+        told.sort_by_key(|(key, _)| *key);
+        assert_eq!(told, [("apart", Network::Own { netns: own + 1 }), ("first", Network::Host), ("second", Network::Host)]);
+        assert!(plan.wanted.is_empty());
     }
 }

@@ -171,6 +171,12 @@ impl Selector {
             && key.as_ref().is_none_or(|glob| glob.matches(&workload.key))
     }
 
+    /// Whether it matches all workloads there can be: `*`.
+    pub fn is_everything(&self) -> bool {
+        let any = Self(Conditions { name: Some(Glob("*".to_owned())), ..Conditions::default() });
+        self.covers(&any)
+    }
+
     /// Whether every workload that `other` matches is surely matched by `self` too. May say no where yes is true.
     pub(crate) fn covers(&self, other: &Self) -> bool {
         fn glob(wide: Option<&Glob>, narrow: Option<&Glob>) -> bool {

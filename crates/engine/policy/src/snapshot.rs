@@ -25,7 +25,7 @@ pub struct PolicySnapshot {
     revision: u64,
     /// For workloads about which no rule says otherwise.
     default: Settings,
-    /// Overrides first, then the rules of the configuration.
+    /// Overrides first, then the rules of the configuration, then overrides for all: these are a default.
     workload_rules: Vec<WorkloadRule>,
     pub(crate) segment_default: Action,
     pub(crate) segment_rules: Vec<SegmentRule>,
@@ -37,7 +37,10 @@ impl PolicySnapshot {
         Self {
             revision,
             default: Settings { mode: config.mode, fail: config.fail, inspect: Inspection::All },
-            workload_rules: config.overrides.iter().chain(&config.workloads).cloned().collect(),
+            workload_rules: {
+                let (for_all, overrides): (Vec<_>, Vec<_>) = config.overrides.iter().partition(|rule| rule.match_.is_everything());
+                overrides.into_iter().chain(&config.workloads).chain(for_all).cloned().collect()
+            },
             segment_default: config.segments.default,
             segment_rules: config.segments.rules.clone(),
         }

@@ -76,6 +76,11 @@ fn an_override_stands_before_the_configuration_and_the_newest_first() {
     assert!(unset_override(&mut overrides, &selector("web*")));
     assert!(!unset_override(&mut overrides, &selector("web*")));
     assert_eq!(with(&overrides), [Mode::Monitor, Mode::Monitor, Mode::Monitor]);
+    // One for all is a default: what the configuration and other overrides say of single workloads stands.
+    assert!(set_override(&mut overrides, selector("*"), Mode::Protect));
+    assert_eq!(with(&overrides), [Mode::Monitor, Mode::Monitor, Mode::Protect]);
+    assert!(set_override(&mut overrides, selector("web-1"), Mode::Protect));
+    assert_eq!(with(&overrides), [Mode::Protect, Mode::Monitor, Mode::Protect]);
 }
 
 #[test]
