@@ -15,7 +15,22 @@ use crate::hold::{Judge, Order, Workers};
 use crate::path::{Error as PathError, Path, Place, TapPlace, Wanted};
 
 /// The host's TAP; one more of this name stands in each namespace with interfaces that have no host end.
-pub const TAP_NAME: &str = "bulkhead0";
+const TAP_NAME: &str = "bulkhead0";
+
+/// The TAP of the agent whose programs are pinned here. Those of other places than the usual have names of their own, so that
+/// agents beside each other (one for the host, one for a test) leave each other's alone.
+pub fn tap_name(pin_dir: &std::path::Path) -> String {
+    if pin_dir == std::path::Path::new(crate::supervise::PIN_DIR) {
+        return TAP_NAME.to_owned();
+    }
+    // FNV-1a, the upper half; interface names have room for fifteen characters.
+    let hash = pin_dir
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("bhtap{:08x}", hash >> 32)
+}
 /// Frames that may wait in a TAP queue for their worker; more are dropped by the kernel and counted.
 pub const TAP_QUEUE_FRAMES: u32 = 4096;
 
@@ -56,6 +71,7 @@ pub struct Datapath {
     /// Why there is no guard, when one was asked for.
     pub guard_missing: Option<String>,
     tap_ifindex: u32,
+    tap_name: String,
     inside_taps: HashMap<u64, InsideTap>,
     _return_link: bulkhead_bpf::libbpf_rs::Link,
 }
@@ -75,10 +91,11 @@ impl Datapath {
         let (object, resumed) = PathObject::load(&pins)?;
         let maps = Arc::new(object.maps()?);
         let mut netlink = Netlink::open()?;
-        if let Some(stale) = netlink.link_named(TAP_NAME)? {
+        let tap_name = tap_name(&options.pin_dir);
+        if let Some(stale) = netlink.link_named(&tap_name)? {
             netlink.delete_link(stale.ifindex)?;
         }
-        let tap = Tap::create(TAP_NAME, workers)?;
+        let tap = Tap::create(&tap_name, workers)?;
         let tap_ifindex = tap.ifindex();
         if workers > 1 {
             tap.set_steering(Some(object.steering()?))?;
@@ -95,7 +112,18 @@ impl Datapath {
         // Before the first heartbeat: an earlier agent's interfaces must not be led to its TAP, which is gone.
         let path = Path::new(object, Arc::clone(&maps), pins, host_tap)?;
         let workers = Workers::start(tap.into_queues(), judge, &maps)?;
-        Ok(Self { path, workers, maps, resumed, guard, guard_missing, tap_ifindex, inside_taps: HashMap::new(), _return_link: return_link })
+        Ok(Self {
+            path,
+            workers,
+            maps,
+            resumed,
+            guard,
+            guard_missing,
+            tap_ifindex,
+            tap_name,
+            inside_taps: HashMap::new(),
+            _return_link: return_link,
+        })
     }
 
     pub fn tap_ifindex(&self) -> u32 {
@@ -115,7 +143,7 @@ impl Datapath {
         }
         let inode = netns.inode();
         let number = self.path.free_number(None)?;
-        let tap = Tap::create_in(&netns, TAP_NAME, 1)?;
+        let tap = Tap::create_in(&netns, &self.tap_name, 1)?;
         let worker = number as usize % self.workers.count();
         let place = TapPlace { ifindex: tap.ifindex(), queue: worker as u32, queues: 1 };
         let mut netlink = Netlink::open_in(&netns)?;
@@ -171,4 +199,16 @@ fn switch_on(netlink: &mut Netlink, ifindex: u32) -> Result<(), Error> {
     netlink.set_qdisc_noqueue(ifindex)?;
     netlink.set_up(ifindex, true)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_place_of_pins_has_a_tap_of_its_own() {
+        assert_eq!(tap_name(std::path::Path::new(crate::supervise::PIN_DIR)), "bulkhead0");
+        let (one, other) = (tap_name(std::path::Path::new("/sys/fs/bpf/one")), tap_name(std::path::Path::new("/sys/fs/bpf/other")));
+        assert!(one != other && one.len() < 16 && one.starts_with("bhtap"));
+    }
 }

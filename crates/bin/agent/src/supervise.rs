@@ -220,9 +220,10 @@ pub fn down(run_dir: &Path, pin_dir: &Path) -> Result<Vec<String>, Error> {
         done.push(format!("{links} program links taken off"));
     }
     let mut netlink = Netlink::open()?;
-    if let Some(tap) = netlink.link_named(datapath::TAP_NAME)? {
+    let tap_name = datapath::tap_name(pin_dir);
+    if let Some(tap) = netlink.link_named(&tap_name)? {
         netlink.delete_link(tap.ifindex)?;
-        done.push(format!("interface {} removed", datapath::TAP_NAME));
+        done.push(format!("interface {tap_name} removed"));
     }
     done.extend(undo_journal(run_dir));
     drop(lock_file);
