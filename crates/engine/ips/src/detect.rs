@@ -126,7 +126,8 @@ impl FlowState {
 #[derive(Debug)]
 pub(crate) struct Matched {
     pub rule: RuleId,
-    pub stream: bool,
+    /// Found in the stream of this direction, which an acknowledgement of the other may have brought out; `None`: in the packet.
+    pub stream: Option<Direction>,
     pub excerpt: Vec<u8>,
 }
 
@@ -259,7 +260,7 @@ impl StreamSink for StreamInspector<'_> {
             let taken = if joined { std::mem::take(&mut half.lookback) } else { Vec::new() };
             let window = if joined { taken.as_slice() } else { bytes };
             let base = (offset + bytes.len() as u64).saturating_sub(window.len() as u64);
-            let view = View { window, base, fresh: window.len() - bytes.len(), lookback };
+            let view = View { dir, window, base, fresh: window.len() - bytes.len(), lookback };
             for at in 0..self.scratch.candidates.len() {
                 let candidate = self.scratch.candidates[at];
                 half.verify(self.rules.rule(candidate.rule), candidate, view, (from, to), self.config, self.scratch, self.stats);
@@ -291,6 +292,7 @@ impl StreamSink for StreamInspector<'_> {
 /// Bytes that are looked at in the second pass.
 #[derive(Clone, Copy)]
 struct View<'a> {
+    dir: Direction,
     window: &'a [u8],
     /// Stream offset of the window.
     base: u64,
@@ -318,7 +320,7 @@ impl Half {
         scratch: &mut Scratch,
         stats: &mut Stats,
     ) {
-        let View { window, base, fresh, lookback } = view;
+        let View { dir, window, base, fresh, lookback } = view;
         if rule.steps.reach.is_some_and(|reach| base + fresh as u64 >= reach) || !rule.header_matches(from, to) {
             return;
         }
@@ -337,7 +339,7 @@ impl Half {
                 stats.matched += 1;
                 let end = start + end;
                 let excerpt = window[end.saturating_sub(config.excerpt_bytes_max)..end].to_vec();
-                scratch.matched.push(Matched { rule: candidate.rule, stream: true, excerpt });
+                scratch.matched.push(Matched { rule: candidate.rule, stream: Some(dir), excerpt });
                 match consumed {
                     Some(at) => self.consumed[at].1 = end_of_window,
                     None => {
@@ -447,7 +449,7 @@ pub(crate) fn inspect_packet(
         stats.matched += 1;
         let end = if end == 0 { payload.len().min(config.excerpt_bytes_max) } else { end.min(payload.len()) };
         let excerpt = payload[end.saturating_sub(config.excerpt_bytes_max)..end].to_vec();
-        scratch.matched.push(Matched { rule: id, stream: false, excerpt });
+        scratch.matched.push(Matched { rule: id, stream: None, excerpt });
     }
 }
 

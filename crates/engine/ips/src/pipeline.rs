@@ -344,6 +344,18 @@ struct Place<'a> {
     dir: Option<Direction>,
 }
 
+impl Place<'_> {
+    /// The same seen from the other end of the flow.
+    fn turned(self) -> Self {
+        let FlowKey { src, dst, .. } = self.key;
+        let dir = self.dir.map(|dir| match dir {
+            Direction::ToServer => Direction::ToClient,
+            Direction::ToClient => Direction::ToServer,
+        });
+        Self { key: FlowKey { src: dst, dst: src, ..self.key }, dir, ..self }
+    }
+}
+
 impl Judge {
     fn frame_meta(&self, meta: &PacketMeta) -> FrameMeta {
         let checksum = match self.config.checksum {
@@ -596,6 +608,8 @@ impl Judge {
         let mut alerts = 0;
         for found in &mut matched {
             let rule = rules.rule(found.rule);
+            let turned = found.stream.is_some() && found.stream != place.dir;
+            let (place, from, to) = if turned { (place.turned(), to, from) } else { (place, from, to) };
             let mut flow = at.and_then(|at| self.flows.get_mut(at.flow));
             if !conditions_hold(rule, place, at, flow.as_deref()) {
                 continue;
@@ -611,11 +625,11 @@ impl Judge {
                 continue;
             }
             if action == Action::Pass {
-                decision.passed = found.stream || rule.ip_only;
+                decision.passed = found.stream.is_some() || rule.ip_only;
                 break;
             }
             if action.blocks() && decision.rule.is_none() {
-                let whole_flow = self.config.drop_scope == DropScope::Flow || found.stream || rule.ip_only;
+                let whole_flow = self.config.drop_scope == DropScope::Flow || found.stream.is_some() || rule.ip_only;
                 decision.verdict = match (action.rejects(), whole_flow && at.is_some()) {
                     (true, _) => Verdict::Reject(DropReason::Rule),
                     (false, true) => Verdict::DropFlow(DropReason::Rule),
@@ -640,14 +654,14 @@ impl Judge {
                 blocked: action.blocks() && place.meta.protect,
                 would_have_blocked: would,
                 direction: place.dir,
-                src: place.meta.src,
-                dst: place.meta.dst,
+                src: if turned { place.meta.dst } else { place.meta.src },
+                dst: if turned { place.meta.src } else { place.meta.dst },
                 zone: place.meta.zone,
                 to_server: flow.as_ref().map(|flow| flow.to_server).unwrap_or_default(),
                 to_client: flow.as_ref().map(|flow| flow.to_client).unwrap_or_default(),
                 flow_start: flow.as_ref().map(|flow| flow.start),
                 excerpt: std::mem::take(&mut found.excerpt),
-                stream: found.stream,
+                stream: found.stream.is_some(),
             };
             self.stats.alerts += 1;
             self.push(EngineEvent::Alert(event));

@@ -224,6 +224,20 @@ fn a_connection_that_was_let_go_meets_the_rules_of_a_reload() {
 }
 
 #[test]
+fn what_an_acknowledgement_brings_out_keeps_its_own_direction() {
+    let mut bench = Bench::new(r#"alert tcp any any -> any 80 (msg:"e"; flow:to_server,established; content:"/bin/sh"; sid:1;)"#);
+    let mut connection = Connection::new(40000, 80);
+    connection.open(&mut bench);
+    // Ten bytes before it went another way, and the server has them.
+    bench.send(&connection.client_says(10, PSH | ACK, b"/bin/sh"));
+    assert!(bench.sids().is_empty());
+    connection.client_seq += 17;
+    bench.send(&connection.server_says(0, ACK, b""));
+    let told: Vec<_> = bench.alerts().iter().map(|alert| (alert.rule.sid, alert.key.src.port, alert.direction)).collect();
+    assert_eq!(told, [(1, 40000, Some(bulkhead_ips::Direction::ToServer))]);
+}
+
+#[test]
 fn depth_and_ciphertext_end_inspection() {
     let config = PipelineConfig { stream_depth: 10, ..PipelineConfig::default() };
     let mut bench = Bench::with(config, EVIL);
