@@ -147,6 +147,9 @@ fn a_published_port_is_inspected_on_the_way_in_and_on_the_hairpin() {
         assert!(echo.got().iter().skip(before).all(|got| got != BREACH), "{from}: the breach came through the published port");
     }
     assert!(agent.client().coverage().expect("coverage").complete);
+    // Nothing but held frames comes to the workers: the kernel has nothing of its own to say on the TAP.
+    let counters = agent.client().status().expect("status").engine.0;
+    assert_eq!((counters.get("hold.malformed"), counters.get("hold.frames").is_some_and(|frames| *frames > 0)), (Some(&0), true));
 }
 
 #[test]

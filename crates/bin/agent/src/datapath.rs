@@ -9,6 +9,7 @@ use bulkhead_bpf::path::{PathMaps, PathObject, PathOptions};
 use bulkhead_bpf::{Guard, guard};
 use bulkhead_sys::netlink::{LinkChange, Netlink};
 use bulkhead_sys::netns::Netns;
+use bulkhead_sys::sysctl;
 use bulkhead_sys::tap::Tap;
 
 use crate::hold::{Judge, Order, Workers};
@@ -101,6 +102,7 @@ impl Datapath {
             tap.set_steering(Some(object.steering()?))?;
         }
         let return_link = object.attach_return(tap_ifindex)?;
+        keep_silent(&tap_name);
         switch_on(&mut netlink, tap_ifindex)?;
         let guard = options.guard.then(|| Guard::load(&pins));
         let (guard, guard_missing) = match guard {
@@ -148,6 +150,7 @@ impl Datapath {
         let place = TapPlace { ifindex: tap.ifindex(), queue: worker as u32, queues: 1 };
         let mut netlink = Netlink::open_in(&netns)?;
         let link = netns.run(|| self.path.attach_return(place.ifindex))??;
+        netns.run(|| keep_silent(&self.tap_name))?;
         switch_on(&mut netlink, place.ifindex)?;
         let key = (u64::from(number) << 8) | 2;
         for queue in tap.into_queues() {
@@ -189,6 +192,12 @@ impl Datapath {
         bulkhead_bpf::path::clear(pin_dir)?;
         Ok(())
     }
+}
+
+/// Where IPv6 is forwarded the kernel would announce itself on the TAP, to the worker. The setting goes with the device.
+fn keep_silent(tap: &str) {
+    // A kernel without IPv6 has no such setting.
+    let _ = sysctl::write(&format!("net/ipv6/conf/{tap}/disable_ipv6"), "1");
 }
 
 fn switch_on(netlink: &mut Netlink, ifindex: u32) -> Result<(), Error> {
