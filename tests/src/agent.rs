@@ -44,6 +44,25 @@ impl Agent {
     /// # Panics
     /// When it does not; the message holds what it printed.
     pub fn start(plan: &AgentPlan<'_>) -> Self {
+        Self::start_under(plan, &[])
+    }
+
+    /// As [`Agent::start`], by a program that prepares its own process and then becomes the agent: `env KEY=value`,
+    /// `setpriv …`, or a shell that enters a cgroup. It gets the agent's command line as its last arguments.
+    ///
+    /// # Panics
+    /// As [`Agent::start`].
+    pub fn start_under(plan: &AgentPlan<'_>, under: &[&str]) -> Self {
+        let mut agent = Self::launch_under(plan, under);
+        agent.wait_ready();
+        agent
+    }
+
+    /// As [`Agent::start_under`], without waiting for its answer.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn launch_under(plan: &AgentPlan<'_>, under: &[&str]) -> Self {
         mount_bpffs();
         let dir = TempDir::new(plan.tag);
         let socket = dir.path().join("bulkhead.sock");
@@ -62,11 +81,9 @@ impl Agent {
         );
         let config = dir.write("bulkhead.yaml", plan.config);
         let host = plan.host.map_or_else(Netns::current, Netns::try_clone).unwrap_or_else(|e| panic!("{e}"));
-        let process = launch(&host, &config, dir.path(), plan.arguments);
+        let process = launch(&host, &config, dir.path(), plan.arguments, under);
         let client = Client::new(&socket).unwrap_or_else(|e| panic!("cannot make a client: {e}"));
-        let mut agent = Self { process, dir, host, client };
-        agent.wait_ready();
-        agent
+        Self { process, dir, host, client }
     }
 
     /// Starts it again after its end, with the same configuration: what a service manager does.
@@ -74,8 +91,16 @@ impl Agent {
     /// # Panics
     /// As [`Agent::start`].
     pub fn restart(&mut self, arguments: &[&str]) {
+        self.restart_under(arguments, &[]);
+    }
+
+    /// As [`Agent::restart`], started as by [`Agent::start_under`].
+    ///
+    /// # Panics
+    /// As [`Agent::start`].
+    pub fn restart_under(&mut self, arguments: &[&str], under: &[&str]) {
         self.process.kill();
-        self.process = launch(&self.host, &self.dir.path().join("bulkhead.yaml"), self.dir.path(), arguments);
+        self.process = launch(&self.host, &self.dir.path().join("bulkhead.yaml"), self.dir.path(), arguments, under);
         self.wait_ready();
     }
 
@@ -142,7 +167,11 @@ impl Agent {
         output
     }
 
-    fn wait_ready(&mut self) {
+    /// Waits until its API answers.
+    ///
+    /// # Panics
+    /// When it does not; the message holds what it printed.
+    pub fn wait_ready(&mut self) {
         let end = Instant::now() + READY;
         while self.client.status().is_err() {
             if let Some(status) = self.process.ended() {
@@ -216,8 +245,15 @@ fn mount_bpffs() {
     });
 }
 
-fn launch(host: &Netns, config: &Path, dir: &Path, arguments: &[&str]) -> Process {
-    let mut command = Command::new(program());
+fn launch(host: &Netns, config: &Path, dir: &Path, arguments: &[&str], under: &[&str]) -> Process {
+    let mut command = match under {
+        [] => Command::new(program()),
+        [first, rest @ ..] => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(program());
+            command
+        }
+    };
     command.arg("run").arg("--config").arg(config).args(places(dir)).args(arguments);
     process::Process::start("bulkhead run", &mut command, &dir.join("agent.log"), |c| {
         host.run(|| c.spawn()).map_err(|e| std::io::Error::other(e.to_string()))?

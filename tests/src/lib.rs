@@ -1,16 +1,18 @@
 //! What the end-to-end tests are made of: namespaces on bridges ([`net`]), frames of any shape ([`packet`]), senders and
 //! receivers of known bytes ([`traffic`]), a picture of the host's settings before and after ([`host`]), the agent as a
-//! process ([`agent`]) and Docker ([`docker`]).
+//! process ([`agent`]), Docker ([`docker`]), a service manager ([`systemd`]) and memory limits ([`cgroup`]).
 //!
 //! A test that cannot run here says so in a line that begins with `NOT RUN:`; `./test` collects these lines. Start each
 //! test that needs root with [`root_or_not_run`].
 
 pub mod agent;
+pub mod cgroup;
 pub mod docker;
 pub mod host;
 pub mod net;
 pub mod packet;
 pub mod process;
+pub mod systemd;
 pub mod traffic;
 
 use std::fmt::Display;

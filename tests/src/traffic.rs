@@ -224,6 +224,150 @@ impl Drop for Receiver {
     }
 }
 
+/// A conversation over one connection: a line there, the same line back, and the next.
+#[derive(Debug)]
+pub struct Talk {
+    stream: TcpStream,
+    said: u64,
+}
+
+impl Talk {
+    /// # Errors
+    /// The socket's: refused, or no answer within [`PATIENCE`].
+    ///
+    /// # Panics
+    /// When the target is no test address.
+    pub fn open(from: &Netns, to: SocketAddr) -> std::io::Result<Self> {
+        check_target(to.ip());
+        let stream = run(from, || TcpStream::connect_timeout(&to, PATIENCE))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { stream, said: 0 })
+    }
+
+    /// One line there and back; gives how long it took.
+    ///
+    /// # Errors
+    /// The socket's; also when something else came back.
+    pub fn say(&mut self) -> std::io::Result<Duration> {
+        let begun = Instant::now();
+        self.said += 1;
+        let line = format!("line {:08}\n", self.said);
+        self.stream.write_all(line.as_bytes())?;
+        let mut back = vec![0; line.len()];
+        self.stream.read_exact(&mut back)?;
+        if back == line.as_bytes() { Ok(begun.elapsed()) } else { Err(std::io::Error::other("another line came back")) }
+    }
+}
+
+/// What a thread beside the test has seen.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// Answers to a line, or connections that were answered.
+    pub answers: u64,
+    pub failures: Vec<String>,
+    /// The longest that one of them took.
+    pub longest: Duration,
+}
+
+impl Seen {
+    fn note(&mut self, took: std::io::Result<Duration>) {
+        match took {
+            Ok(took) => {
+                self.answers += 1;
+                self.longest = self.longest.max(took);
+            }
+            Err(error) => self.failures.push(error.to_string()),
+        }
+    }
+}
+
+/// Traffic that goes on beside the test until it is told to end.
+#[derive(Debug)]
+pub struct Beside {
+    seen: Arc<Mutex<Seen>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Beside {
+    /// One connection over which line after line is said, every two milliseconds.
+    ///
+    /// # Panics
+    /// When there is no connection.
+    pub fn talk(from: &Netns, to: SocketAddr) -> Self {
+        let mut talk = Talk::open(from, to).unwrap_or_else(|e| panic!("cannot connect to {to}: {e}"));
+        Self::start(from, Duration::from_millis(2), move |seen, _| {
+            let took = talk.say();
+            let over = took.is_err();
+            lock(seen).note(took);
+            !over
+        })
+    }
+
+    /// A new connection and one line over it, every twenty milliseconds.
+    pub fn connect(from: &Netns, to: SocketAddr) -> Self {
+        Self::start(from, Duration::from_millis(20), move |seen, from| {
+            let begun = Instant::now();
+            let took = Talk::open(from, to).and_then(|mut talk| talk.say()).map(|_| begun.elapsed());
+            lock(seen).note(took);
+            true
+        })
+    }
+
+    /// A datagram of a new flow every millisecond; what becomes of it shows at the receiver only.
+    pub fn datagrams(from: &Netns, to: SocketAddr, bytes: &'static [u8]) -> Self {
+        Self::start(from, Duration::from_millis(1), move |seen, from| {
+            if udp_send(from, to, &[bytes]).is_ok() {
+                lock(seen).answers += 1;
+            }
+            true
+        })
+    }
+
+    /// So far.
+    pub fn seen(&self) -> Seen {
+        lock(&self.seen).clone()
+    }
+
+    /// From here on the longest time begins anew.
+    pub fn forget_longest(&self) -> Duration {
+        std::mem::take(&mut lock(&self.seen).longest)
+    }
+
+    /// Ends it.
+    pub fn end(mut self) -> Seen {
+        self.finish();
+        self.seen()
+    }
+
+    fn start(from: &Netns, pause: Duration, mut step: impl FnMut(&Mutex<Seen>, &Netns) -> bool + Send + 'static) -> Self {
+        let from = from.try_clone().unwrap_or_else(|e| panic!("{e}"));
+        let (seen, stop) = (Arc::<Mutex<Seen>>::default(), Arc::new(AtomicBool::new(false)));
+        let (theirs, ends) = (Arc::clone(&seen), Arc::clone(&stop));
+        let thread = Some(std::thread::spawn(move || {
+            while !ends.load(Ordering::Relaxed) && step(&theirs, &from) {
+                std::thread::sleep(pause);
+            }
+        }));
+        Self { seen, stop, thread }
+    }
+
+    fn finish(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join(); // its panic has been printed
+        }
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
 /// Sends frames as they are out of the node's `eth0`.
 ///
 /// # Panics

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
-use bulkhead_bpf::layout::{AddrKey, FlowKey, seen};
+use bulkhead_bpf::layout::{AddrKey, FlowKey, port_flags, seen};
 use bulkhead_bpf::path::PathMaps;
 use bulkhead_ips::{
     AlertEvent, Anomaly, ChecksumState, Checksums, DropEvent, EngineEvent, FlowEndEvent, Handshake, HomeSide, LinkType, OnFailure, Origin,
@@ -201,6 +201,17 @@ impl Engine {
         (outcome.verdict, found(&mut shard, &outcome))
     }
 
+    /// What the kernel's entry says of a port that the directory does not know yet. After a restart interfaces are on the path,
+    /// with the flags of the agent before, until the first look at the workloads is over; and a new one is armed a moment
+    /// before it is named.
+    fn unnamed_port(&self, directory: &Directory, port: u16) -> u32 {
+        if port == 0 || directory.ports.contains_key(&port) {
+            return 0;
+        }
+        // Frames with a port come from the tcx path, whose maps are set as soon as its workers run.
+        self.maps.wait().port(port).ok().flatten().map_or(0, |entry| entry.flags)
+    }
+
     fn forward(&self, events: Vec<EngineEvent>) {
         if events.is_empty() {
             return;
@@ -229,7 +240,7 @@ impl Judge for Engine {
             epoch: self.epoch.load(Ordering::Relaxed),
             src,
             dst,
-            protect: directory.enforced(src, dst),
+            protect: directory.enforced(src, dst) || self.unnamed_port(&directory, held.port) & port_flags::PROTECT != 0,
             home: HomeSide { source: src >= WorkloadId::FIRST_CONTAINER, destination: dst >= WorkloadId::FIRST_CONTAINER },
             len_on_wire: held.frame.len() as u32,
         };
@@ -258,10 +269,12 @@ impl Judge for Engine {
     fn broken(&self, port: u16) -> Verdict {
         let directory = self.registry.current();
         let id = directory.by_port(port);
-        match directory.entries.get(&id) {
-            Some(entry) if entry.fail_closed && entry.mode == Mode::Protect => Verdict::Drop(DropReason::FailClosed),
-            _ => Verdict::Accept,
+        let closed = directory.entries.get(&id).is_some_and(|entry| entry.fail_closed && entry.mode == Mode::Protect);
+        // The kernel's entry says closed only where it also says protect.
+        if closed || self.unnamed_port(&directory, port) & port_flags::FAIL_CLOSED != 0 {
+            return Verdict::Drop(DropReason::FailClosed);
         }
+        Verdict::Accept
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::thread::ThreadId;
 use std::time::Instant;
 
 use bulkhead_api::RuleCounts;
@@ -69,6 +70,8 @@ pub struct State {
     /// The last of them that the control thread has carried out.
     pub carried_out: AtomicU64,
     pub wake: EventFd,
+    /// The thread that carries changes out: it must not wait for itself.
+    pub control: OnceLock<ThreadId>,
 }
 
 impl State {
@@ -104,6 +107,7 @@ impl State {
             requested: AtomicU64::new(0),
             carried_out: AtomicU64::new(0),
             wake,
+            control: OnceLock::new(),
         }
     }
 
@@ -150,8 +154,12 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 const SYNC_WAIT: std::time::Duration = std::time::Duration::from_secs(3);
 
 impl State {
-    /// Waits until the control thread has taken up what was requested before this call.
+    /// Waits until the control thread has taken up what was requested before this call. On the control thread itself it
+    /// does not wait: that one carries it out next.
     pub fn wait_synced(&self) {
+        if self.control.get() == Some(&std::thread::current().id()) {
+            return;
+        }
         let wanted = self.requested.load(Ordering::Relaxed);
         let until = Instant::now() + SYNC_WAIT;
         while self.carried_out.load(Ordering::Acquire) < wanted && Instant::now() < until && self.ending() == Ending::Run {

@@ -46,6 +46,8 @@ pub const PIN_DIR: &str = "/sys/fs/bpf/bulkhead";
 const BPFFS: &str = "/sys/fs/bpf";
 /// Full comparison of what is and what should be, whatever events said.
 const RESYNC: Duration = Duration::from_secs(10);
+const TICK_EVERY: Duration = Duration::from_secs(1);
+const TICK_EVERY_MIN: Duration = Duration::from_millis(50);
 const STATS_EVERY: Duration = Duration::from_secs(30);
 
 /// How the agent is started.
@@ -175,8 +177,9 @@ pub fn run(options: &RunOptions, ready: &mut dyn FnMut(&Path)) -> Result<(), Err
     let server = ServerConfig { socket: socket.clone(), group, group_access: GroupAccess::Read, metrics };
     let mut server = Server::start(&server, Arc::new(AgentBackend::new(Arc::clone(&state))))?;
     let notifier = Notifier::from_env()?;
-    notifier.ready()?;
     let armed = control.armed_count();
+    // A service manager that does not listen is no reason to end.
+    let _ = notifier.ready().and_then(|()| notifier.status(&format!("{armed} interfaces on the path")));
     state.recorder.operation(
         "agent-started",
         format!("bulkhead {} protects {armed} interfaces", env!("CARGO_PKG_VERSION")),
@@ -186,7 +189,7 @@ pub fn run(options: &RunOptions, ready: &mut dyn FnMut(&Path)) -> Result<(), Err
 
     control.run(&signals, &wake, &notifier, options.foreground)?;
 
-    notifier.stopping()?;
+    let _ = notifier.stopping();
     let ending = state.ending();
     state.recorder.operation(
         "agent-stopping",
@@ -446,13 +449,15 @@ impl Control {
         const WAKE: u64 = 2;
         const LINKS: u64 = 3;
         const TICK: u64 = 4;
+        let _ = self.state.control.set(thread::current().id());
         let epoll = Epoll::new()?;
-        let timer = TimerFd::every(Duration::from_secs(1))?;
+        let watchdog = notify::watchdog_interval();
+        // At least twice in the interval, so that no ping is late for a tick.
+        let timer = TimerFd::every(watchdog.map_or(TICK_EVERY, |interval| (interval / 2).clamp(TICK_EVERY_MIN, TICK_EVERY)))?;
         epoll.add(signals, SIGNAL, Interest::Read)?;
         epoll.add(wake, WAKE, Interest::Read)?;
         epoll.add(&self.monitor, LINKS, Interest::Read)?;
         epoll.add(&timer, TICK, Interest::Read)?;
-        let watchdog = notify::watchdog_interval();
         let mut last_watchdog = Instant::now();
         let mut events = Vec::new();
         while self.state.ending() == Ending::Run {
@@ -461,7 +466,7 @@ impl Control {
             for event in &events {
                 match event.token {
                     SIGNAL => match signals.read()? {
-                        Some(Signal::HangUp) => self.reload(),
+                        Some(Signal::HangUp) => self.reload(notifier),
                         Some(Signal::Interrupt) => self.state.end(Ending::Down),
                         Some(_) => self.state.end(if foreground { Ending::Down } else { Ending::Leave }),
                         None => {}
@@ -476,18 +481,14 @@ impl Control {
                     }
                 }
             }
-            let requested = self.state.requested.load(Ordering::Relaxed);
-            if requested != self.requested_seen {
-                self.requested_seen = requested;
-                self.sync(false);
-                self.state.carried_out.store(requested, Ordering::Release);
-            }
+            self.carry_out();
             if let Some(interval) = watchdog
+                // A tick early rather than one late: the service manager waits twice the interval.
                 && last_watchdog.elapsed() * 2 >= interval
                 && self.healthy()
             {
                 last_watchdog = Instant::now();
-                notifier.watchdog()?;
+                let _ = notifier.watchdog();
             }
         }
         Ok(())
@@ -508,11 +509,29 @@ impl Control {
         }
     }
 
-    fn reload(&self) {
-        let _ = self.state.store.reopen();
-        if let Err(error) = crate::backend::reload(&self.state) {
-            self.state.recorder.operation("reload-refused", error.message, []);
+    /// What API threads have asked for since the last time.
+    fn carry_out(&mut self) {
+        let requested = self.state.requested.load(Ordering::Relaxed);
+        if requested != self.requested_seen {
+            self.requested_seen = requested;
+            self.sync(false);
+            self.state.carried_out.store(requested, Ordering::Release);
         }
+    }
+
+    fn reload(&mut self, notifier: &Notifier) {
+        let _ = notifier.reloading();
+        let _ = self.state.store.reopen();
+        let told = match crate::backend::reload(&self.state) {
+            Ok(reloaded) => format!("policy revision {} in force", reloaded.policy_revision),
+            Err(error) => {
+                let told = format!("reload refused, the running policy stays: {}", error.message);
+                self.state.recorder.operation("reload-refused", error.message, []);
+                told
+            }
+        };
+        self.carry_out();
+        let _ = notifier.ready().and_then(|()| notifier.status(&told));
     }
 
     /// Interfaces come and go. New container ends are armed before anything else is done.

@@ -230,6 +230,8 @@ pub fn clear(pin_dir: &Path) -> Result<usize> {
         let _ = fs::remove_dir(version.path());
     }
     match fs::remove_dir(pin_dir) {
+        // The service manager has mounted it for this process alone (ReadWritePaths), and removes it after its end.
+        Err(error) if matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::ReadOnlyFilesystem) => Ok(links),
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).doing(format!("remove {}", pin_dir.display())),
         _ => Ok(links),
     }

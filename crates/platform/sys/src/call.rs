@@ -60,3 +60,14 @@ pub(crate) fn read_file(path: &Path, max: usize) -> Result<Vec<u8>, OsError> {
     file.take(max as u64 + 1).read_to_end(&mut bytes).map_err(|e| OsError::io(doing(), &e))?;
     if bytes.len() > max { Err(OsError::new(format!("read more than {max} bytes of {}", path.display()), libc::EFBIG)) } else { Ok(bytes) }
 }
+
+/// Microseconds of CLOCK_MONOTONIC.
+pub(crate) fn monotonic_usec() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a live timespec that the kernel fills.
+    let ret = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    if ret != 0 {
+        return 0; // this clock is always there
+    }
+    time.tv_sec.unsigned_abs() * 1_000_000 + time.tv_nsec.unsigned_abs() / 1000
+}

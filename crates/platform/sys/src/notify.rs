@@ -49,6 +49,12 @@ impl Notifier {
         self.send("READY=1")
     }
 
+    /// We read our configuration again; [`Notifier::ready`] is to follow. With the time of CLOCK_MONOTONIC, as
+    /// `Type=notify-reload` of systemd 253 and later asks for.
+    pub fn reloading(&self) -> Result<(), OsError> {
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}", crate::call::monotonic_usec()))
+    }
+
     /// We begin to stop.
     pub fn stopping(&self) -> Result<(), OsError> {
         self.send("STOPPING=1")
