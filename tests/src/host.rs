@@ -12,6 +12,39 @@ use bulkhead_sys::netns::Netns;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostState(BTreeMap<String, Vec<String>>);
 
+/// A second sysfs mounted over `/sys` hides what is mounted below the first: no cgroups, no bpffs, and Docker fails in ways that
+/// tell nothing. `ip netns exec` leaves one where mounts are shared between namespaces. Gives what to do about it.
+pub fn hidden_sys() -> Option<String> {
+    hidden_below_sys(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()).map(|hidden| {
+        format!(
+            "/sys is mounted more than once, and the upper mount hides {}: Docker, cgroups and pinned programs cannot work.\n\
+             Take the upper one off with `umount /sys` (once for each that is too many: `grep ' /sys ' /proc/self/mountinfo`), and\n\
+             enter namespaces with `nsenter --net=/run/netns/NAME`, not with `ip netns exec`.",
+            hidden.join(", ")
+        )
+    })
+}
+
+/// The mount points below `/sys` that a later mount on `/sys` itself hides. `mountinfo` as proc(5) has it: number, parent,
+/// device, root, mount point ...
+fn hidden_below_sys(mountinfo: &str) -> Option<Vec<String>> {
+    let mounts: Vec<(&str, &str, &str)> = mountinfo
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ');
+            Some((fields.next()?, fields.next()?, fields.nth(2)?))
+        })
+        .collect();
+    let on_sys: Vec<&str> = mounts.iter().filter(|(.., at)| *at == "/sys").map(|(number, ..)| *number).collect();
+    let (_, covered) = on_sys.split_last()?;
+    let hidden: Vec<String> = mounts
+        .iter()
+        .filter(|(_, parent, at)| at.starts_with("/sys/") && covered.contains(parent))
+        .map(|(.., at)| (*at).to_owned())
+        .collect();
+    (!hidden.is_empty()).then_some(hidden)
+}
+
 /// Settings below `net` that change by themselves.
 const RESTLESS: [&str; 4] = ["nf_conntrack_count", "random_table_perturb", "pty/nr", "dad_transmits_left"];
 
@@ -178,5 +211,17 @@ mod tests {
             let told = HostState::own_difference(&state(&[]), &state(&[other, own]), "mine");
             assert_eq!(told, format!("+ pinned: {own}"));
         }
+    }
+
+    #[test]
+    fn a_second_sysfs_over_the_first_is_seen_with_what_it_hides() {
+        let sound = "23 27 0:22 / /sys rw - sysfs sysfs rw\n24 23 0:23 / /sys/fs/cgroup rw - cgroup2 none rw\n30 27 0:5 / /proc rw - proc none rw\n";
+        assert_eq!(hidden_below_sys(sound), None);
+        let hidden = format!("{sound}90 23 0:99 / /sys rw - sysfs second rw\n");
+        assert_eq!(hidden_below_sys(&hidden), Some(vec!["/sys/fs/cgroup".to_owned()]));
+        // All of it mounted once more on top, as container engines do, hides nothing that is not there again.
+        let again = "23 27 0:22 / /sys rw - sysfs sysfs rw\n90 23 0:99 / /sys rw - sysfs second rw\n91 90 0:98 / /sys/fs/cgroup rw - cgroup2 none rw\n";
+        assert_eq!(hidden_below_sys(again), None);
+        assert_eq!(hidden_below_sys("rubbish\n\n1 2\n"), None);
     }
 }

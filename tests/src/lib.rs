@@ -19,11 +19,16 @@ use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 /// Are we root? If not, tells that `test` did not run.
+///
+/// # Panics
+/// As root on a machine whose `/sys` is hidden ([`host::hidden_sys`]): whatever such a test said would be about that.
 #[must_use]
 pub fn root_or_not_run(test: &str) -> bool {
     let root = bulkhead_sys::process::is_root();
     if !root {
         not_run(test, "needs root");
+    } else if let Some(what) = host::hidden_sys() {
+        panic!("{what}");
     }
     root
 }
