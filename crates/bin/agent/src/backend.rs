@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bulkhead_api::{
-    ApiError, Backend, Coverage, Done, EngineState as EngineView, EngineStats, EventCounts, EventQuery, FailMode, Follow, Metric,
-    MetricKind, ModeChange, ModeChanged, ModeRule, ModeSummary, ModeView, PathState, PathTechnique, PolicyChange, PolicyView, Problem,
-    Protected, Reloaded, Severity, Status, Why, WorkloadClass, WorkloadView,
+    ApiError, ArmRequest, Armed, Backend, Coverage, Done, EngineState as EngineView, EngineStats, EventCounts, EventQuery, FailMode,
+    Follow, Metric, MetricKind, ModeChange, ModeChanged, ModeRule, ModeSummary, ModeView, PathState, PathTechnique, PolicyChange,
+    PolicyView, Problem, Protected, Reloaded, Severity, Status, Why, WorkloadClass, WorkloadView,
 };
 use bulkhead_bpf::path::monotonic_ns;
 use bulkhead_inventory::EngineState;
@@ -62,6 +62,10 @@ impl Backend for AgentBackend {
 
     fn coverage(&self) -> Result<Coverage, ApiError> {
         coverage_now(&self.state).map(|(report, _)| report).ok_or_else(|| ApiError::internal("the path is not up"))
+    }
+
+    fn arm(&self, request: &ArmRequest) -> Result<Armed, ApiError> {
+        crate::arm::arm(&self.state, request)
     }
 
     fn mode(&self) -> Result<ModeView, ApiError> {

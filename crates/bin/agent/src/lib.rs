@@ -2,6 +2,7 @@
 //! `supervise.rs` is the agent's life, `datapath.rs` and `hold.rs` a packet's, `record.rs` an alert's.
 #![forbid(unsafe_code)]
 
+mod arm;
 mod backend;
 pub mod coverage;
 pub mod datapath;

@@ -157,11 +157,16 @@ impl State {
     /// Waits until the control thread has taken up what was requested before this call. On the control thread itself it
     /// does not wait: that one carries it out next.
     pub fn wait_synced(&self) {
+        self.wait_synced_for(SYNC_WAIT);
+    }
+
+    /// As [`State::wait_synced`], for at most `patience`.
+    pub fn wait_synced_for(&self, patience: std::time::Duration) {
         if self.control.get() == Some(&std::thread::current().id()) {
             return;
         }
         let wanted = self.requested.load(Ordering::Relaxed);
-        let until = Instant::now() + SYNC_WAIT;
+        let until = Instant::now() + patience;
         while self.carried_out.load(Ordering::Acquire) < wanted && Instant::now() < until && self.ending() == Ending::Run {
             std::thread::sleep(std::time::Duration::from_millis(2));
         }

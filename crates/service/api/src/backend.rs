@@ -6,8 +6,8 @@ use bulkhead_model::Event;
 use bulkhead_store::{Followed, Follower};
 
 use crate::{
-    ApiError, Coverage, Done, EventQuery, Metric, ModeChange, ModeChanged, ModeView, PolicyChange, PolicyView, Reloaded, Status, Why,
-    WorkloadView,
+    ApiError, ArmRequest, Armed, Coverage, Done, EventQuery, Metric, ModeChange, ModeChanged, ModeView, PolicyChange, PolicyView, Reloaded,
+    Status, Why, WorkloadView,
 };
 
 /// Implemented by the agent. Calls come from threads of the server (at most [`crate::server::CALLS_MAX`] at a time) and may block
@@ -29,6 +29,10 @@ pub trait Backend: Send + Sync + 'static {
     fn why(&self, event_id: u64) -> Result<Why, ApiError>;
 
     fn coverage(&self) -> Result<Coverage, ApiError>;
+
+    /// Puts a container's network on the path now, if it is not there. Waits for less than a second. `not-found` when there is
+    /// no such process.
+    fn arm(&self, request: &ArmRequest) -> Result<Armed, ApiError>;
 
     fn mode(&self) -> Result<ModeView, ApiError>;
 

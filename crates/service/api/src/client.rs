@@ -18,8 +18,8 @@ use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 use crate::{
-    ApiError, Coverage, Done, EventQuery, Metric, ModeChange, ModeChanged, ModeView, PolicyChange, PolicyView, Reloaded, Status, Why,
-    WorkloadView,
+    ApiError, ArmRequest, Armed, Coverage, Done, EventQuery, Metric, ModeChange, ModeChanged, ModeView, PolicyChange, PolicyView, Reloaded,
+    Status, Why, WorkloadView,
 };
 
 /// Bytes of an answer.
@@ -131,6 +131,12 @@ impl Client {
         self.ask(Method::POST, "/v1/down", "application/json", Vec::new())
     }
 
+    /// Waits for the answer no longer than `patience`, whatever the agent does.
+    pub fn arm(&self, request: &ArmRequest, patience: Duration) -> Result<Armed, ClientError> {
+        let body = serde_json::to_vec(request).map_err(|error| ClientError::Protocol(error.to_string()))?;
+        self.ask_within(patience, Method::POST, "/v1/arm", "application/json", body)
+    }
+
     pub fn metrics(&self) -> Result<Vec<Metric>, ClientError> {
         self.get("/v1/metrics")
     }
@@ -151,14 +157,26 @@ impl Client {
     }
 
     fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, content_type: &str, body: Vec<u8>) -> Result<T, ClientError> {
-        self.runtime.block_on(limited(async {
+        self.ask_within(Duration::from_secs(REQUEST_SECS_MAX), method, path, content_type, body)
+    }
+
+    fn ask_within<T: DeserializeOwned>(
+        &self,
+        patience: Duration,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Vec<u8>,
+    ) -> Result<T, ClientError> {
+        let asked = async {
             let response = self.send(method, path, content_type, body).await?;
             if !response.status().is_success() {
                 return Err(refusal(response).await);
             }
             let bytes = whole(response.into_body()).await?;
             serde_json::from_slice(&bytes).map_err(|error| ClientError::Protocol(error.to_string()))
-        }))
+        };
+        self.runtime.block_on(async { timeout(patience, asked).await.unwrap_or(Err(ClientError::Timeout)) })
     }
 
     async fn send(&self, method: Method, path: &str, content_type: &str, body: Vec<u8>) -> Result<Response<Incoming>, ClientError> {

@@ -7,7 +7,7 @@ mod kit;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use bulkhead_api::{ClientError, ModeChange};
+use bulkhead_api::{ArmRequest, ClientError, ModeChange};
 use bulkhead_model::Mode;
 use kit::{Lab, alert};
 use serde::Serialize;
@@ -23,6 +23,7 @@ fn every_answer_has_a_sample() {
     lab.agent.send_now(alert(2001));
     let Err(ClientError::Api(refused)) = client.check_policy("nonsense: 1\n") else { panic!("nonsense is taken") };
     let change = ModeChange { selector: Some("web*".to_owned()), mode: Mode::Protect };
+    let arm = ArmRequest { pid: 4711, netns: Some(4_026_532_500), container: Some("5e0c1a".repeat(10) + "5e0c") };
     let mut prometheus = TcpStream::connect(lab.server.metrics_address().unwrap()).unwrap();
     prometheus.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     let mut answer = String::new();
@@ -34,6 +35,8 @@ fn every_answer_has_a_sample() {
         ("workload", pretty(&client.workloads().unwrap()[2])),
         ("why", pretty(&client.why(1).unwrap())),
         ("coverage", pretty(&client.coverage().unwrap())),
+        ("arm-request", pretty(&arm)),
+        ("arm", pretty(&client.arm(&arm, kit::PATIENCE).unwrap())),
         ("mode", pretty(&client.mode().unwrap())),
         ("mode-change", pretty(&change)),
         ("mode-changed", pretty(&client.set_mode(change.selector, change.mode).unwrap())),

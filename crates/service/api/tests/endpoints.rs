@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::Ordering;
 
-use bulkhead_api::{ApiError, Backend, ClientError, ErrorCode, EventQuery, ServerError};
+use bulkhead_api::{ApiError, ArmRequest, ArmState, Backend, ClientError, ErrorCode, EventQuery, ServerError};
 use bulkhead_model::Mode;
 use kit::{Lab, alert, drop_event, operation};
 
@@ -52,6 +52,27 @@ fn events_are_found_by_query_by_id_and_explained() {
     assert_eq!(code(client.event(99).unwrap_err()), ErrorCode::NotFound);
     assert_eq!(client.why(1).unwrap(), lab.agent.why(1).unwrap());
     assert_eq!(code(client.why(99).unwrap_err()), ErrorCode::NotFound);
+}
+
+#[test]
+fn a_network_is_armed_on_demand_and_the_asker_waits_no_longer_than_it_wants() {
+    let lab = Lab::start();
+    let client = lab.client();
+    let request = ArmRequest { pid: 4711, netns: None, container: None };
+    lab.agent.waiting.store(1, Ordering::Relaxed);
+    let first = client.arm(&request, kit::PATIENCE).unwrap();
+    assert_eq!((first.state, first.interfaces[0].armed), (ArmState::Waiting, false));
+    assert_eq!(client.arm(&request, kit::PATIENCE).unwrap().state, ArmState::Armed);
+    assert_eq!(*lab.agent.arm_asked.lock().unwrap(), [request.clone(), request.clone()]);
+    assert_eq!(code(client.arm(&ArmRequest { pid: 0, netns: None, container: None }, kit::PATIENCE).unwrap_err()), ErrorCode::NotFound);
+    lab.agent.hang(true);
+    assert!(matches!(client.arm(&request, std::time::Duration::from_millis(50)), Err(ClientError::Timeout)));
+    lab.agent.hang(false);
+    for body in [&b"{}"[..], b"{\"pid\":-1}", b"{\"pid\":1,\"more\":2}", b"[", b"\xff"] {
+        let head = format!("POST /v1/arm HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+        let answer = lab.ask(&[head.as_bytes(), body].concat());
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    }
 }
 
 #[test]

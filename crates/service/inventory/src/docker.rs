@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::time::Instant;
 
 use bulkhead_model::{Published, Runtime};
@@ -20,7 +21,7 @@ use crate::bounded::{CappedMap, CappedVec};
 use crate::engine::{CONTAINERS_MAX, Failure, LABELS_MAX, Link, Open, PORTS_MAX, Session, Update};
 use crate::http::{self, Response};
 use crate::resolve::Container;
-use crate::socket::Error;
+use crate::socket::{self, Error};
 use crate::{EngineKind, cgroup};
 
 /// Bytes of the list: 8192 containers of about 4 KiB each.
@@ -126,6 +127,15 @@ impl Docker {
         self.known.remove(id);
         link.send(Update::Stopped { engine: link.engine, id: id.to_owned() })
     }
+}
+
+/// One container as the list has it, whether it runs or not.
+pub(crate) fn describe(socket: &Path, id: &str, deadline: Instant) -> Result<Option<Container>, Error> {
+    let stream = socket::connect(socket, deadline.saturating_duration_since(Instant::now()))?;
+    let target = format!("/containers/json?all=1&filters=%7B%22id%22:[%22{id}%22]%7D");
+    let list: CappedVec<ListEntry, 1> = http::get(stream, &target, deadline)?.json(INSPECT_BYTES_MAX, deadline)?;
+    let entry = list.items.into_iter().find(|entry| entry.id == id);
+    Ok(entry.map(|entry| entry.into_container(Runtime::Docker)))
 }
 
 impl Session for Docker {

@@ -50,6 +50,13 @@ pub(crate) enum Update {
     Answered,
     BeyondCap(u64),
     Failed(Failure),
+    /// A runtime tells of a container that its engine has not told of: made, not started.
+    Announced {
+        engine: usize,
+        container: Box<Container>,
+    },
+    /// Look at this process and its network.
+    Process(u32),
     /// Somebody saw that the host's interfaces changed: look again.
     Hint,
     Stop,

@@ -26,7 +26,9 @@ use crate::{Change, Config, Counters, EngineKind, EngineState, EngineStatus, Sna
 pub struct Inventory {
     shared: Arc<Shared>,
     stop: Arc<Stop>,
-    updates: SyncSender<Update>,
+    pub(crate) updates: SyncSender<Update>,
+    /// By the number under which they send updates.
+    pub(crate) engines: Vec<(EngineKind, PathBuf)>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -76,7 +78,7 @@ impl Inventory {
         };
         core.shared.lock().snapshot = Arc::new(Snapshot { engines: core.statuses(), ..Snapshot::default() });
         // From here on a failure drops the inventory, which ends the threads that were started.
-        let mut inventory = Self { shared, stop, updates, threads: Vec::new() };
+        let mut inventory = Self { shared, stop, updates, engines: configured(&config), threads: Vec::new() };
         inventory.threads.push(spawn("inventory", move || core.run())?);
         for (mut session, link) in sessions {
             inventory.threads.push(spawn("inventory-engine", move || engine::run(session.as_mut(), &link))?);
@@ -370,6 +372,20 @@ impl Core {
                     }
                 }
             }
+            Update::Announced { engine, container } => {
+                pids.extend(container.pid);
+                // What the engine itself tells of a container that runs is more.
+                if let Some(engine) = self.engines.get_mut(engine)
+                    && engine.containers.get(&container.id).is_none_or(|known| known.pid != container.pid)
+                {
+                    if engine.containers.len() < CONTAINERS_MAX || engine.containers.contains_key(&container.id) {
+                        engine.containers.insert(container.id.clone(), *container);
+                    } else {
+                        self.counters.listed_beyond_cap += 1;
+                    }
+                }
+            }
+            Update::Process(pid) => drop(pids.insert(pid)),
             Update::Stopped { engine, id } => {
                 if let Some(engine) = self.engines.get_mut(engine) {
                     engine.containers.remove(&id);

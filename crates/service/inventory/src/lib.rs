@@ -16,6 +16,7 @@
 //! ([`resolve`] tells who is believed in what).
 #![forbid(unsafe_code)]
 
+mod announce;
 mod bounded;
 pub mod cgroup;
 mod config;

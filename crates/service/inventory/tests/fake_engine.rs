@@ -50,6 +50,8 @@ struct FakeContainer {
 struct State {
     manner: Manner,
     containers: BTreeMap<String, FakeContainer>,
+    /// Being started: their inspect hangs, and only a list of all has them.
+    created: BTreeMap<String, FakeContainer>,
     /// Containers whose inspect hangs.
     stuck: Vec<String>,
     followers: Vec<UnixStream>,
@@ -66,7 +68,14 @@ struct Engine {
 impl Engine {
     fn start(path: &Path, manner: Manner) -> Self {
         let listener = UnixListener::bind(path).expect("a socket");
-        let state = State { manner, containers: BTreeMap::new(), stuck: Vec::new(), followers: Vec::new(), requests: Vec::new() };
+        let state = State {
+            manner,
+            containers: BTreeMap::new(),
+            created: BTreeMap::new(),
+            stuck: Vec::new(),
+            followers: Vec::new(),
+            requests: Vec::new(),
+        };
         let engine = Self { path: path.to_owned(), state: Arc::new(Mutex::new(state)), closing: Arc::default() };
         let (state, closing) = (Arc::clone(&engine.state), Arc::clone(&engine.closing));
         thread::spawn(move || {
@@ -138,7 +147,13 @@ fn serve(mut stream: UnixStream, state: &Mutex<State>) -> std::io::Result<()> {
     let (manner, containers, stuck) = {
         let mut state = state.lock().expect("no thread panicked");
         state.requests.push(target.clone());
-        (state.manner, state.containers.clone(), state.stuck.clone())
+        let (mut containers, mut stuck) = (state.containers.clone(), state.stuck.clone());
+        stuck.extend(state.created.keys().cloned());
+        if let Some((_, filter)) = target.split_once("?all=1&filters=") {
+            containers.extend(state.created.clone());
+            containers.retain(|id, _| filter == format!("%7B%22id%22:[%22{id}%22]%7D"));
+        }
+        (state.manner, containers, stuck)
     };
     let path = target.split_once('?').map_or(target.as_str(), |(path, _)| path).replace("/v1.41", "");
     let hang = |stream: &mut UnixStream| stream.read(&mut [0]).map(drop);
@@ -431,6 +446,35 @@ fn an_engine_that_goes_and_comes_back_changes_nothing_about_what_runs() {
         Change::Resync => true,
     });
     assert_eq!(of_web.count(), 0, "the one that went on running was never touched");
+}
+
+#[test]
+fn a_container_that_is_being_started_is_known_by_name_before_its_engine_tells() {
+    let mut stage = Stage::new();
+    let engine = Engine::start(&stage.socket(), Manner::Sound);
+    let inventory = Inventory::start(stage.config()).expect("starts");
+    wait_for(&inventory, "the engine", is_up);
+    let (web, other) = (stage.container('a', "web"), stage.container('b', "other"));
+    engine.lock().created.insert(web.id.clone(), web.clone());
+    assert!(inventory.announce(web.pid, Some(&web.id)), "the engine describes it");
+    let snapshot = wait_for(&inventory, "its name", |snapshot| named(snapshot, &web).is_some());
+    let workload = snapshot.by_key(&web.id).expect("just seen");
+    assert_eq!((workload.name.as_str(), workload.image.as_deref(), workload.pid), ("web", Some("img"), web.pid));
+    // The start is over: what the engine tells then is more, and a late announcement does not undo it.
+    engine.lock().created.clear();
+    engine.tell(&web, "start");
+    let ports = |snapshot: &Snapshot| snapshot.by_key(&web.id).is_some_and(|workload| workload.published.len() == 1);
+    wait_for(&inventory, "its ports", ports);
+    inventory.announce(web.pid, Some(&web.id));
+    engine.tell(&other, "start");
+    let snapshot = wait_for(&inventory, "the other", |snapshot| named(snapshot, &other).is_some());
+    assert!(ports(&snapshot), "{snapshot:#?}");
+    // Nothing that an engine cannot have named is asked for, and one that does not answer costs no more than its time.
+    let asked = engine.lock().requests.len();
+    assert!(!inventory.announce(web.pid, Some("x/../y")) && !inventory.announce(web.pid, None));
+    assert!(engine.lock().requests.iter().skip(asked).all(|target| !target.contains("all=1")));
+    engine.behave(Manner::Hangs);
+    assert!(!inventory.announce(web.pid, Some(&web.id)));
 }
 
 #[test]

@@ -22,9 +22,9 @@ use super::connection::Peer;
 use super::follow::{FollowBody, Form};
 use super::socket::Access;
 use super::{BODY_BYTES_MAX, FOLLOWS_MAX, REQUEST_SECS_MAX, State, metrics};
-use crate::{ApiError, Backend, ErrorCode, EventQuery, ModeChange};
+use crate::{ApiError, ArmRequest, Backend, ErrorCode, EventQuery, ModeChange};
 
-const PATHS: &str = "/v1/status, /v1/workloads, /v1/events, /v1/events/follow, /v1/events/{id}, /v1/events/{id}/why, /v1/coverage, /v1/mode, \
+const PATHS: &str = "/v1/status, /v1/workloads, /v1/events, /v1/events/follow, /v1/events/{id}, /v1/events/{id}/why, /v1/coverage, /v1/arm, /v1/mode, \
                      /v1/policy, /v1/reload, /v1/down, /v1/metrics";
 /// What a call leaves of [`REQUEST_SECS_MAX`] for saying that it took too long.
 const ANSWER_SECS: u64 = 5;
@@ -38,6 +38,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/v1/events/{id}", get(event))
         .route("/v1/events/{id}/why", get(why))
         .route("/v1/coverage", get(coverage))
+        .route("/v1/arm", post(arm))
         .route("/v1/mode", get(mode).put(set_mode))
         .route("/v1/policy", get(policy).put(set_policy))
         .route("/v1/reload", post(reload))
@@ -156,6 +157,18 @@ async fn follow(
 
 async fn coverage(Shared(state): App) -> Response {
     answer(call(&state, |agent| agent.coverage()).await)
+}
+
+async fn arm(Shared(state): App, request: Request) -> Response {
+    let armed = async {
+        let body = whole_body(request).await?;
+        let request: ArmRequest = serde_json::from_slice(&body).map_err(|error| {
+            ApiError::new(ErrorCode::BadRequest, format!("the body does not name a container's network: {error}"))
+                .help(r#"send {"pid": 4711, "container": "its id"}; `container` may be absent"#)
+        })?;
+        call(&state, move |agent| agent.arm(&request)).await
+    };
+    answer(armed.await)
 }
 
 async fn mode(Shared(state): App) -> Response {

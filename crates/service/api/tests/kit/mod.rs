@@ -11,10 +11,10 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use bulkhead_api::{
-    ApiError, Backend, Client, Coverage, Done, EngineState, EngineStats, ErrorCode, EventCounts, EventQuery, FailMode, Follow,
-    InterfaceCoverage, Metric, ModeChange, ModeChanged, ModeRule, ModeSummary, ModeView, PairCoverage, PathFamily, PathKind, PathState,
-    PathTechnique, PolicyChange, PolicyView, Problem, Protected, Reloaded, RuleCounts, Server, ServerConfig, Severity, Status, Why,
-    WorkloadClass, WorkloadView,
+    ApiError, ArmRequest, ArmState, Armed, ArmedInterface, Backend, Client, Coverage, Done, EngineState, EngineStats, ErrorCode,
+    EventCounts, EventQuery, FailMode, Follow, InterfaceCoverage, Metric, ModeChange, ModeChanged, ModeRule, ModeSummary, ModeView,
+    PairCoverage, PathFamily, PathKind, PathState, PathTechnique, PolicyChange, PolicyView, Problem, Protected, Reloaded, RuleCounts,
+    Server, ServerConfig, Severity, Status, Why, WorkloadClass, WorkloadView,
 };
 use bulkhead_model::event::{Dropped, WorkloadPair};
 use bulkhead_model::{
@@ -116,6 +116,10 @@ pub struct FakeAgent {
     pub complete: AtomicBool,
     pub down: AtomicBool,
     pub pid: Mutex<u32>,
+    /// So many further times a container's network is not armed yet.
+    pub waiting: AtomicU32,
+    pub fail: Mutex<FailMode>,
+    pub arm_asked: Mutex<Vec<ArmRequest>>,
     /// While set, `workloads` does not return.
     hang: Mutex<bool>,
     go_on: Condvar,
@@ -132,6 +136,9 @@ impl FakeAgent {
             complete: AtomicBool::new(true),
             down: AtomicBool::new(false),
             pid: Mutex::new(4711),
+            waiting: AtomicU32::new(0),
+            fail: Mutex::new(FailMode::Open),
+            arm_asked: Mutex::default(),
             hang: Mutex::new(false),
             go_on: Condvar::new(),
         }
@@ -270,6 +277,30 @@ impl Backend for FakeAgent {
             }],
             total_percent: if complete { 100.0 } else { 99.950_2 },
             complete,
+        })
+    }
+
+    fn arm(&self, request: &ArmRequest) -> Result<Armed, ApiError> {
+        let mut hang = self.hang.lock().unwrap();
+        while *hang {
+            hang = self.go_on.wait(hang).unwrap();
+        }
+        self.arm_asked.lock().unwrap().push(request.clone());
+        if request.pid == 0 {
+            return Err(ApiError::not_found("there is no process 0"));
+        }
+        let waiting = self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        Ok(Armed {
+            state: if waiting { ArmState::Waiting } else { ArmState::Armed },
+            netns: 4_026_532_500,
+            workload: Some("web".to_owned()),
+            interfaces: vec![ArmedInterface {
+                name: "eth0".to_owned(),
+                host_name: Some("veth0a1b2c3".to_owned()),
+                armed: !waiting,
+                reason: waiting.then(|| "not armed yet".to_owned()),
+            }],
+            fail: *self.fail.lock().unwrap(),
         })
     }
 
