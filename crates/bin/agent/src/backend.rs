@@ -184,8 +184,10 @@ fn put_in_force(state: &State, loaded: Loaded, book: Option<rulebook::Rulebook>)
     let rules = match book {
         Some(book) => {
             state.engine.swap_rules(&book.ruleset);
-            if let Route::Tcx(path) = &*lock(&state.route) {
-                path.path.forget_bypassed_by_policy();
+            match &*lock(&state.route) {
+                Route::Tcx(path) => path.path.forget_bypassed_by_policy(),
+                Route::Queue(path) => path.forget_bypassed(),
+                Route::None { .. } => {}
             }
             book.counts
         }
@@ -325,16 +327,23 @@ pub fn status(state: &State) -> Status {
             if !path.alive() {
                 degraded.push("a worker has ended".into());
             }
-            degraded.push(
-                "the fallback path is in use: only IP traffic is seen, new interfaces are not guarded, coverage has one counting".into(),
-            );
+            let age = path.heartbeat_age_ns();
+            heartbeat_age_ms = Some(age / 1_000_000);
+            if age > config.fail_after.as_nanos() as u64 {
+                degraded.push(format!("a worker has not answered for {} ms", age / 1_000_000));
+            }
+            degraded.extend(path.problems());
+            for (name, value) in path.counters() {
+                engine.insert(format!("queue.{name}"), value);
+            }
+            let (held_packets, held_packets_max, held_refused) = path.held();
             PathState {
                 kind: PathTechnique::Nfqueue,
-                interfaces_armed: 0,
-                interfaces_unarmed: Vec::new(),
-                held_packets: 0,
-                held_packets_max: 0,
-                held_refused: 0,
+                interfaces_armed: path.interfaces() as u32,
+                interfaces_unarmed: unarmed.clone(),
+                held_packets,
+                held_packets_max,
+                held_refused,
             }
         }
         Route::None { reason } => {
@@ -400,7 +409,7 @@ pub fn workload_views(state: &State) -> Vec<WorkloadView> {
     let in_force = state.in_force();
     let armed: std::collections::HashSet<u32> = match &*lock(&state.route) {
         Route::Tcx(path) => path.path.armed().map(|armed| armed.wanted.workload).collect(),
-        Route::Queue(_) => directory.entries.keys().map(|id| id.0).collect(),
+        Route::Queue(path) => path.workloads().into_iter().collect(),
         Route::None { .. } => std::collections::HashSet::new(),
     };
     let mut views: Vec<WorkloadView> = directory

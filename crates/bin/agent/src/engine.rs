@@ -69,8 +69,8 @@ pub struct Engine {
     sharding: Sharding,
     registry: Registry,
     recorder: Recorder,
-    /// Set once the tcx path is up: where handshakes that the engine did not see are known.
-    maps: OnceLock<Arc<PathMaps>>,
+    /// Set once the path is up: where handshakes that the engine did not see are known. None on the fallback path.
+    maps: OnceLock<Option<Arc<PathMaps>>>,
     ruleset: RwLock<Arc<Ruleset>>,
     /// Grows when traffic may have passed unjudged: every flow is then followed anew from its next packet.
     epoch: AtomicU64,
@@ -85,7 +85,7 @@ impl Engine {
         Self { shards, sharding, registry, recorder, maps: OnceLock::new(), ruleset: RwLock::new(rules), epoch: AtomicU64::new(1) }
     }
 
-    pub fn set_maps(&self, maps: Arc<PathMaps>) {
+    pub fn set_maps(&self, maps: Option<Arc<PathMaps>>) {
         let _ = self.maps.set(maps);
     }
 
@@ -208,8 +208,8 @@ impl Engine {
         if port == 0 || directory.ports.contains_key(&port) {
             return 0;
         }
-        // Frames with a port come from the tcx path, whose maps are set as soon as its workers run.
-        self.maps.wait().port(port).ok().flatten().map_or(0, |entry| entry.flags)
+        // The maps are set as soon as the workers run.
+        self.maps.wait().as_ref().and_then(|maps| maps.port(port).ok().flatten()).map_or(0, |entry| entry.flags)
     }
 
     fn forward(&self, events: Vec<EngineEvent>) {
@@ -233,7 +233,8 @@ impl Judge for Engine {
         };
         let (src, dst) = ends(&directory, &held, glance.as_ref());
         let meta = PacketMeta {
-            zone: u32::from(held.port),
+            // A flow has one owner on the tcx path; on the fallback path each end's packets come from its own interface.
+            zone: if held.link == Link::Ethernet { u32::from(held.port) } else { 0 },
             link: if held.link == Link::Ethernet { LinkType::Ethernet } else { LinkType::RawIp },
             checksum: if held.verified { ChecksumState::Verified } else { ChecksumState::Unknown },
             gso: held.frame.len() > 1600,
@@ -244,7 +245,7 @@ impl Judge for Engine {
             home: HomeSide { source: src >= WorkloadId::FIRST_CONTAINER, destination: dst >= WorkloadId::FIRST_CONTAINER },
             len_on_wire: held.frame.len() as u32,
         };
-        let mut origin = KernelOrigin { maps: self.maps.get().map(Arc::as_ref), held: &held, glance: glance.as_ref() };
+        let mut origin = KernelOrigin { maps: self.maps.get().and_then(Option::as_deref), held: &held, glance: glance.as_ref() };
         let (verdict, events) = self.sharded(now, &meta, held.frame, glance.as_ref(), &mut origin);
         self.forward(events);
         verdict

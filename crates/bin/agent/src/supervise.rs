@@ -130,14 +130,12 @@ pub fn run(options: &RunOptions, ready: &mut dyn FnMut(&Path)) -> Result<(), Err
     };
     let engine = Arc::new(Engine::new(&EngineSettings::of(config), ruleset, workers, registry.clone(), recorder.clone()));
     let wake = EventFd::new()?;
-    let route = open_route(options, &loaded, &engine, workers)?;
+    let route = open_route(options, &loaded, &engine, (&registry, &recorder), workers)?;
     let kernel_maps = match &route {
-        Route::Tcx(path) => {
-            engine.set_maps(Arc::clone(&path.maps));
-            Some(Arc::clone(&path.maps))
-        }
+        Route::Tcx(path) => Some(Arc::clone(&path.maps)),
         Route::Queue(_) | Route::None { .. } => None,
     };
+    engine.set_maps(kernel_maps.clone());
     // The monitor listens before the first listing, so that nothing falls between.
     let monitor = Monitor::open()?;
     let inventory = Inventory::start(inventory_config(&loaded)).map_err(|error| Error::CannotEnforce(error.to_string()))?;
@@ -312,7 +310,13 @@ fn inventory_config(loaded: &Loaded) -> bulkhead_inventory::Config {
 }
 
 /// tcx where the kernel has it, else the netfilter queue, as the configuration allows.
-fn open_route(options: &RunOptions, loaded: &Loaded, engine: &Arc<Engine>, workers: usize) -> Result<Route, Error> {
+fn open_route(
+    options: &RunOptions,
+    loaded: &Loaded,
+    engine: &Arc<Engine>,
+    names: (&Registry, &Recorder),
+    workers: usize,
+) -> Result<Route, Error> {
     let config = &loaded.config;
     let judge: Arc<dyn Judge> = Arc::clone(engine) as Arc<dyn Judge>;
     let mut journal = Journal::read(&options.run_dir);
@@ -340,7 +344,7 @@ fn open_route(options: &RunOptions, loaded: &Loaded, engine: &Arc<Engine>, worke
     if config.path.kind == PathKind::Tcx {
         return Err(Error::CannotEnforce(format!("the kernel refuses tcx: {refused}; `path.kind: auto` falls back to nfqueue")));
     }
-    match QueuePath::start(workers, config, &judge, &mut journal, &options.run_dir) {
+    match QueuePath::start(workers, config, &judge, names, &mut journal, &options.run_dir, refused.clone()) {
         Ok(path) => Ok(Route::Queue(Box::new(path))),
         Err(error) => {
             let also = if refused.is_empty() { String::new() } else { format!("; tcx: {refused}") };
@@ -440,7 +444,8 @@ impl Control {
     fn armed_count(&self) -> usize {
         match &*lock(&self.state.route) {
             Route::Tcx(path) => path.path.armed().count(),
-            Route::Queue(_) | Route::None { .. } => 0,
+            Route::Queue(path) => path.interfaces(),
+            Route::None { .. } => 0,
         }
     }
 
@@ -504,7 +509,7 @@ impl Control {
                         monotonic_ns().saturating_sub(beat) < 50 * IDLE_MS * 1_000_000
                     })
             }
-            Route::Queue(path) => path.alive(),
+            Route::Queue(path) => path.alive() && path.heartbeat_age_ns() < 50 * IDLE_MS * 1_000_000,
             Route::None { .. } => false,
         }
     }
@@ -543,10 +548,13 @@ impl Control {
             match change {
                 Change::Link(link) => {
                     if is_container_end(&link) {
-                        let mut route = lock(&self.state.route);
-                        if let Route::Tcx(path) = &mut *route
-                            && !path.path.is_armed(&Place::Host { ifindex: link.ifindex })
-                        {
+                        let route = lock(&self.state.route);
+                        let known = match &*route {
+                            Route::Tcx(path) => path.path.is_armed(&Place::Host { ifindex: link.ifindex }),
+                            Route::Queue(path) => path.knows(link.ifindex),
+                            Route::None { .. } => true,
+                        };
+                        if !known {
                             drop(route);
                             resync = true;
                             self.state.inventory.refresh_hint();
@@ -617,9 +625,17 @@ impl Control {
         let unarmed = match &mut *route {
             Route::Tcx(path) => self.apply(path, made, first, &in_force),
             Route::Queue(path) => {
-                path.apply(&made);
+                let mut made = made;
+                path.apply(&mut made, &in_force.loaded.config);
+                *self.state.problems.lock().unwrap_or_else(PoisonError::into_inner) = made.problems;
                 self.state.registry.swap(made.directory);
-                Vec::new()
+                path.begin();
+                // It has no hook inside a container.
+                made.wanted
+                    .iter()
+                    .filter(|wanted| matches!(wanted.place, Place::Inside { .. }))
+                    .map(|wanted| format!("{}: the fallback path does not see what has no end on the host", wanted.name))
+                    .collect()
             }
             Route::None { .. } => Vec::new(),
         };
@@ -754,7 +770,8 @@ impl Control {
                 }
             }
             (Route::Tcx(path), Ending::Leave | Ending::Run) => path.leave(),
-            (Route::Queue(path), _) => path.stop(),
+            (Route::Queue(path), Ending::Down) => _ = path.down(Journal::read(&self.state.run_dir).made_mangle),
+            (Route::Queue(path), Ending::Leave | Ending::Run) => path.leave(),
             (Route::None { .. }, _) => {}
         }
     }

@@ -97,6 +97,12 @@ pub fn check(family: Family, rules: &str, netns: Option<BorrowedFd<'_>>) -> Resu
     call(&family.program("restore"), &["--test", "--noflush", "--wait", &wait], rules.as_bytes(), netns).map(drop)
 }
 
+/// As [`save`], each rule with its counters before it: `[packets:bytes] -A …`.
+pub fn save_counted(family: Family, table: &str, netns: Option<BorrowedFd<'_>>) -> Result<String, Error> {
+    let output = call(&family.program("save"), &["-c", "-t", table], b"", netns)?;
+    Ok(String::from_utf8_lossy(&output).into_owned())
+}
+
 /// The rules of one table, or of all, in the language of [`restore`].
 pub fn save(family: Family, table: Option<&str>, netns: Option<BorrowedFd<'_>>) -> Result<String, Error> {
     let mut args = Vec::new();

@@ -15,6 +15,7 @@
 //! | [`tap`] | multi-queue TAP with whole GSO frames (virtio-net header) |
 //! | [`nfqueue`] | NFQUEUE: batches in, verdicts out |
 //! | [`rawpkt`] | send and receive frames on an interface (AF_PACKET) |
+//! | [`rawip`] | send IP packets of any source address |
 //! | [`poll`] | epoll, eventfd, timerfd, signalfd |
 //! | [`procfs`] | processes: cgroup, comm, exe, start time, capabilities, own memory and CPU |
 //! | [`iptables`] | apply and save rules through `iptables-restore` and `iptables-save` |
@@ -39,6 +40,7 @@ pub mod notify;
 pub mod poll;
 pub mod process;
 pub mod procfs;
+pub mod rawip;
 pub mod rawpkt;
 pub mod rlimit;
 pub mod sched;

@@ -99,13 +99,14 @@ fn path(p: &Probed) -> Control {
 fn segmentation(p: &Probed) -> Control {
     let (grade, how, raise) = if p.ok("tcx") {
         (Grade::A, "tcx: the first packet of a denied pair is dropped in the kernel", "")
+    } else if nfqueue(p) {
+        (Grade::B, "NFQUEUE: the agent drops the first packet of a denied pair; nobody does while it is dead and `fail` is open", RAISE_TCX)
     } else if p.ok("tracepoint") {
-        // The NFQUEUE fallback carries signatures only: it does not enforce segments.
         (Grade::C, "tracepoints: connections are seen", RAISE_TCX)
     } else {
         (Grade::None, "nothing here can drop a packet between workloads", RAISE_TCX)
     };
-    control("segmentation", "segmentation", grade, how, raise, p, &["tcx", "netfilter-link"])
+    control("segmentation", "segmentation", grade, how, raise, p, &["tcx", "nfqueue", "nfqueue-xt", "nfqueue-nft", "br-netfilter"])
 }
 
 fn egress(p: &Probed) -> Control {
@@ -225,6 +226,7 @@ mod tests {
     fn a_queue_that_no_rule_can_feed_is_no_path() {
         assert_eq!(grades(&["nfqueue", "br-netfilter", "tracepoint"])[0], (PATH, Grade::C));
         assert_eq!(grades(&["nfqueue", "br-netfilter", "nfqueue-nft"])[0], (PATH, Grade::B));
+        assert_eq!(grades(&["nfqueue", "br-netfilter", "nfqueue-xt"])[1], ("segmentation", Grade::B));
     }
 
     #[test]
