@@ -115,6 +115,13 @@ impl Steps {
                     Action::ByteExtract(extract.clone(), index_of(&extract.name, &names)?)
                 }
                 Match::Bsize(test) => Action::Bsize(*test),
+                // Refused before, by their names.
+                Match::ByteMath(_)
+                | Match::Base64Decode(_)
+                | Match::Dataset(_)
+                | Match::Datarep(_)
+                | Match::Absent { .. }
+                | Match::Entropy(_) => return Err("a match of this rule is not supported yet".to_owned()),
             };
             steps.push(Step { action, relative_next });
         }
@@ -388,6 +395,8 @@ impl Run<'_> {
                 let value = match endian {
                     Endian::Big => raw.iter().fold(0, fold),
                     Endian::Little => raw.iter().rev().fold(0, fold),
+                    // Refused when the rule is compiled.
+                    Endian::Dce => return None,
                 };
                 Some((value, start + count))
             }

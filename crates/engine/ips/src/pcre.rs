@@ -1,7 +1,7 @@
 //! Patterns of the `pcre` option for a linear-time engine on bytes.
 //!
 //! Suricata's patterns are PCRE on bytes without UTF. What differs in syntax is rewritten; what has no linear-time
-//! match (look-around, back references) has been refused by the rule parser already. Differences that remain:
+//! match (look-around, back references) has been refused when the rule set was compiled. Differences that remain:
 //! `$` without `m` also matches before a last line feed in PCRE, and does here.
 
 use bulkhead_rules::tree::Pcre;
@@ -195,7 +195,7 @@ mod tests {
     use bulkhead_rules::tree::PcreFlags;
 
     fn matches(pattern: &str, text: &[u8]) -> bool {
-        let pcre = Pcre { negated: false, pattern: pattern.to_owned(), flags: PcreFlags::default() };
+        let pcre = Pcre { negated: false, pattern: pattern.to_owned(), flags: PcreFlags::default(), buffer: None, captures: Vec::new() };
         compile(&pcre).unwrap().regex.is_match(text)
     }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bulkhead_net::flow::Direction;
 use bulkhead_rules::classification::PRIORITY_DEFAULT;
-use bulkhead_rules::tree::{FastPattern, FlowWord, Flowbits, FlowbitsOperation, PacketTest, Threshold};
+use bulkhead_rules::tree::{Base, Body, Endian, FastPattern, FlowWord, Flowbits, FlowbitsOperation, PacketTest, Threshold, ThresholdKind};
 use bulkhead_rules::{
     Action, AddressSet, Buffer as BufferName, Classification, Code, ContentMatch, Diagnostic, Match, PortSet, Protocol, Rule, Variables,
 };
@@ -303,6 +303,7 @@ impl Compiled {
             | Protocol::Icmpv4
             | Protocol::Icmpv6
             | Protocol::Sctp
+            | Protocol::App(_)
             | Protocol::Other(_) => true,
         };
         version && (one_way(from, to) || (self.both_ways && one_way(to, from)))
@@ -317,7 +318,7 @@ impl Compiled {
             Protocol::Icmpv4 => proto == 1,
             Protocol::Icmpv6 => proto == 58,
             Protocol::Sctp => proto == 132,
-            Protocol::Other(_) => false,
+            Protocol::App(_) | Protocol::Other(_) => false,
         }
     }
 
@@ -328,7 +329,7 @@ impl Compiled {
             Protocol::Udp => class == ProtoClass::Udp,
             Protocol::Icmp | Protocol::Icmpv4 | Protocol::Icmpv6 => class == ProtoClass::Icmp,
             Protocol::Sctp => class == ProtoClass::Other,
-            Protocol::Other(_) => false,
+            Protocol::App(_) | Protocol::Other(_) => false,
         }
     }
 }
@@ -359,10 +360,10 @@ fn compile_rule(file: &str, rule: &Rule, variables: &Variables, classification: 
     let header = &rule.header;
     let signature = &rule.signature;
     let variable = |error: bulkhead_rules::variables::VariableError| (error.code(), error.to_string());
-    let payload = signature.buffers.iter().find(|list| list.buffer == BufferName::Payload);
-    if signature.buffers.iter().any(|list| list.buffer != BufferName::Payload) {
-        return Err((Code::KeywordUnsupported, "a buffer of this rule is not supported yet".to_owned()));
+    if let Some(reason) = refused(rule) {
+        return Err(reason);
     }
+    let payload = signature.buffers.iter().find(|list| list.buffer == BufferName::Payload);
     let matches: &[Match] = payload.map_or(&[], |list| &list.matches);
     let steps = Steps::new(matches).map_err(|message| (Code::PcreUnsupported, message))?;
     let class = signature.classtype.as_deref().and_then(|name| classification.class(name));
@@ -439,6 +440,71 @@ fn compile_rule(file: &str, rule: &Rule, variables: &Variables, classification: 
         on_stream,
         ip_only,
     })
+}
+
+/// What of a rule this engine cannot run: such a rule is not loaded rather than loaded with less than it says.
+fn refused(rule: &Rule) -> Option<(Code, String)> {
+    let (header, signature) = (&rule.header, &rule.signature);
+    let keyword = |name: &str| Some((Code::KeywordUnsupported, format!("`{name}` is not supported yet")));
+    if let Protocol::App(_) | Protocol::Other(_) = header.protocol {
+        return Some((Code::ProtocolUnsupported, format!("the protocol `{}` is not supported yet", header.protocol.name())));
+    }
+    if let Some(hook) = &header.hook {
+        return Some((Code::ValueUnsupported, format!("the hook `{hook}` is not supported yet")));
+    }
+    if header.direction == bulkhead_rules::Direction::Transaction {
+        return Some((Code::ValueUnsupported, "the direction `=>` is not supported yet".to_owned()));
+    }
+    for list in &signature.buffers {
+        match list.buffer {
+            BufferName::Payload if list.transforms.is_empty() => {}
+            BufferName::Payload => return keyword("transforms of the payload"),
+            BufferName::Named(id) => return keyword(id.name()),
+            BufferName::Frame { .. } => return keyword("frame"),
+        }
+        for found in &list.matches {
+            let dce = match found {
+                Match::Content(content) if content.replace.is_some() => return keyword("replace"),
+                Match::Pcre(pcre) if !pcre.captures.is_empty() => return keyword("variables of pcre"),
+                Match::Pcre(pcre) => match bulkhead_rules::backtracking_construct(&pcre.pattern) {
+                    Some(construct) => return Some((Code::PcreUnsupported, format!("`{construct}` needs a backtracking engine"))),
+                    None => false,
+                },
+                Match::Content(_) | Match::IsDataAt(_) | Match::Bsize(_) => false,
+                Match::ByteTest(test) => test.base == Base::Binary(Endian::Dce),
+                Match::ByteJump(jump) => jump.base == Base::Binary(Endian::Dce),
+                Match::ByteExtract(extract) => extract.base == Base::Binary(Endian::Dce),
+                Match::ByteMath(_) => return keyword("byte_math"),
+                Match::Base64Decode(_) => return keyword("base64_decode"),
+                Match::Dataset(_) => return keyword("dataset"),
+                Match::Datarep(_) => return keyword("datarep"),
+                Match::Absent { .. } => return keyword("absent"),
+                Match::Entropy(_) => return keyword("entropy"),
+            };
+            if dce {
+                return keyword("dce");
+            }
+        }
+    }
+    if !signature.apps.is_empty() {
+        return Some((Code::ProtocolUnsupported, format!("the protocol `{}` is not supported yet", signature.apps[0].name())));
+    }
+    let beyond = |body: &Body| matches!(body, Body::Condition(_) | Body::Effect(_));
+    if let Some(option) = rule.options.iter().find(|option| beyond(&option.body)) {
+        return keyword(option.keyword);
+    }
+    if !signature.conditions.is_empty() || !signature.effects.is_empty() {
+        return keyword("a condition of the rule");
+    }
+    for threshold in &signature.thresholds {
+        if matches!(threshold.kind, ThresholdKind::Backoff { .. }) {
+            return Some((Code::ValueUnsupported, "a threshold of type backoff is not supported yet".to_owned()));
+        }
+        if threshold.unique_on.is_some() {
+            return Some((Code::ValueUnsupported, "`unique_on` is not supported yet".to_owned()));
+        }
+    }
+    None
 }
 
 /// Keywords that look at one packet. `ip_proto` does not, in Suricata either.

@@ -115,6 +115,8 @@ impl Thresholds {
                     std::cmp::Ordering::Greater => Answer::Silent,
                 }
             }
+            // Refused when the rule is compiled.
+            ThresholdKind::Backoff { .. } => Answer::NotYet,
             ThresholdKind::Filter => {
                 if over {
                     *entry = fresh;
@@ -144,7 +146,7 @@ mod tests {
 
     fn answers(kind: ThresholdKind, count: u32, seconds: u32, at: &[u64]) -> Vec<Answer> {
         let mut all = Thresholds::new(10);
-        let threshold = Threshold { kind, track: Track::BySource, count, seconds };
+        let threshold = Threshold { kind, track: Track::BySource, count, seconds, unique_on: None };
         let host = "198.51.100.1".parse().unwrap();
         at.iter().map(|secs| all.ask(Timestamp::from_secs(*secs), (1, 0), &threshold, (host, host), 0)).collect()
     }
@@ -161,7 +163,7 @@ mod tests {
     #[test]
     fn the_table_has_a_cap() {
         let mut all = Thresholds::new(100);
-        let threshold = Threshold { kind: ThresholdKind::Limit, track: Track::BySource, count: 1, seconds: 60 };
+        let threshold = Threshold { kind: ThresholdKind::Limit, track: Track::BySource, count: 1, seconds: 60, unique_on: None };
         for host in 0..10_000u32 {
             let address = IpAddr::V4(host.into());
             assert_eq!(all.ask(Timestamp(1), (1, 0), &threshold, (address, address), 0), Answer::Alert);

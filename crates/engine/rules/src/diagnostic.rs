@@ -98,23 +98,32 @@ codes! {
     ModifierConflict = "0022" Error "contradicts an earlier modifier",
     BadPcre = "0023" Error "not a regular expression",
     EmptyBuffer = "0024" Error "buffer without a match",
+    ProtocolConflict = "0025" Error "of another protocol",
+    StickyConflict = "0026" Error "beside a sticky buffer",
     // Found when a rule set is compiled.
     UndefinedVariable = "0030" Error "not defined",
     BadVariable = "0031" Error "variable cannot be read",
     EmptySet = "0032" Error "matches nothing",
     BadClassification = "0033" Error "not a classification line",
+    BadReference = "0034" Error "not a reference line",
+    BadThresholdLine = "0035" Error "not a threshold line",
+    BadMatcher = "0036" Error "matches no rule by any syntax",
     // Well formed, not built.
     KeywordUnsupported = "0100" Unsupported "not supported yet",
     ProtocolUnsupported = "0101" Unsupported "not supported yet",
     ActionUnsupported = "0102" Unsupported "not supported yet",
     PcreUnsupported = "0103" Unsupported "not supported by the regular expression engine",
     ValueUnsupported = "0104" Unsupported "not supported yet",
+    LuaUnsupported = "0105" Unsupported "no scripts",
+    RequirementUnmet = "0106" Unsupported "not met here",
+    NoDatabase = "0107" Unsupported "needs a database that is not there",
     // Lints.
     NoMessage = "0200" Warning "no msg",
     UnknownClasstype = "0201" Warning "not in classification.config",
     RedundantModifier = "0202" Warning "has no effect",
     OlderRevision = "0203" Warning "replaced by a newer revision",
     NeverMatches = "0204" Warning "can never match",
+    LateTransform = "0205" Warning "not directly after its buffer",
 }
 
 impl fmt::Display for Code {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::diagnostic::{Code, Diagnostic, Problem, Severity};
-use crate::header::{self, Direction, Header, Protocol, shorten};
+use crate::header::{self, Header, shorten};
 use crate::keyword;
 use crate::signature::Fold;
 use crate::source::{LogicalLine, RULE_BYTES_MAX, logical_lines};
@@ -191,19 +191,18 @@ fn read(line: &LogicalLine<'_>, from: usize) -> Outcome {
 }
 
 fn options(line: &LogicalLine<'_>, from: usize, text: &str, header: Header, (mut at, close): (usize, usize)) -> Outcome {
-    let mut fold = Fold::default();
+    let mut fold = Fold::new(&header);
     let mut nodes: Vec<OptionNode> = Vec::new();
+    let mut warnings: Vec<Problem> = Vec::new();
     // An error beats an unsupported feature; of each the first counts.
     let mut error: Option<Problem> = None;
     let mut unsupported: Option<Problem> = None;
-    if let Protocol::Other(name) = header.protocol {
-        unsupported = Some(Problem::new(Code::ProtocolUnsupported, format!("the protocol `{name}` is not supported yet")));
-    } else if header.direction == Direction::Transaction {
-        unsupported = Some(Problem::new(Code::ValueUnsupported, "the direction `=>` is not supported yet"));
-    }
+    let mut unmet: Option<Problem> = None;
     let mut note = |problem: Problem, start: usize, end: usize| {
         let problem = Problem { at: Some(problem.at.unwrap_or((start + from, end + from))), ..problem };
         match problem.code.severity() {
+            // A rule that asks for another language is not read in this one.
+            Severity::Unsupported if problem.code == Code::RequirementUnmet => unmet = Some(problem),
             Severity::Unsupported => _ = unsupported.get_or_insert(problem),
             Severity::Error | Severity::Warning => _ = error.get_or_insert(problem),
         }
@@ -231,19 +230,25 @@ fn options(line: &LogicalLine<'_>, from: usize, text: &str, header: Header, (mut
                 }
                 // `flowbits:noalert` is the same as `noalert`.
                 let name = if body == Body::Noalert { "noalert" } else { node_keyword.name };
-                nodes.push(OptionNode { span: line.span(at + from, end + from), keyword: name, body });
+                let text = if body.is_written_as_read() && name == node_keyword.name { written(option) } else { None };
+                nodes.push(OptionNode { span: line.span(at + from, end + from), keyword: name, body, text });
             }
             Err((Some(keyword), problem)) if problem.code.severity() == Severity::Unsupported => {
                 // Kept in the tree as written, so that the rule can be formatted.
-                let value = option.split_once(':').map(|(_, value)| unescape_semicolons(value.trim()));
-                nodes.push(OptionNode { span: line.span(at + from, end + from), keyword: keyword.name, body: Body::Unsupported(value) });
+                let body = Body::Unsupported(written(option));
+                nodes.push(OptionNode { span: line.span(at + from, end + from), keyword: keyword.name, body, text: None });
                 note(problem, at, end);
             }
             Err((_, problem)) => note(problem, at, end),
         }
+        let place = |problem: Problem| Problem { at: Some((at + from, end + from)), ..problem };
+        warnings.extend(fold.warnings.drain(..).map(place));
         at = end + 1;
     }
     let sid = Some(fold.signature.sid).filter(|sid| *sid != 0);
+    if let Some(problem) = unmet {
+        return Outcome::failed(sid, problem);
+    }
     let signature = match (unsupported.is_some(), fold.finish()) {
         (_, Ok(signature)) => signature,
         (_, Err(problem)) => {
@@ -253,7 +258,6 @@ fn options(line: &LogicalLine<'_>, from: usize, text: &str, header: Header, (mut
     if let Some(problem) = error {
         return Outcome::failed(sid, problem);
     }
-    let mut warnings = Vec::new();
     if signature.msg.is_empty() {
         warnings.push(Problem::new(Code::NoMessage, "the rule says nothing").help("add `msg:\"...\";`"));
     }
@@ -281,6 +285,11 @@ fn read_option(option: &str, fold: &mut Fold) -> Result<(&'static keyword::Keywo
     let body = keyword.read(value.as_deref()).map_err(|problem| (Some(keyword), problem))?;
     fold.add(keyword, &body).map_err(|problem| (Some(keyword), problem))?;
     Ok((keyword, body))
+}
+
+/// An option's value, trimmed.
+fn written(option: &str) -> Option<String> {
+    option.split_once(':').map(|(_, value)| unescape_semicolons(value.trim())).filter(|value| !value.is_empty())
 }
 
 /// Offset of the `;` that ends the option: the first without a backslash before it.

@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use crate::header::{AddressExpr, PortExpr};
+use crate::header::{AddressExpr, Header, PortExpr};
 use crate::tree::{
-    Amount, Base, BitsMode, Body, ByteValue, Comparison, Endian, FastPattern, FlowbitsOperation, Modifier, NumberTest, PacketTest, Pcre,
-    Relation, Rule, Target, Threshold, ThresholdKind,
+    Amount, Base, BitsMode, Body, ByteValue, CaptureScope, Comparison, Endian, FastPattern, FlowbitsOperation, Modifier, NumberTest,
+    PacketTest, Pcre, Relation, Rule, Target, Threshold, ThresholdKind, UniqueOn,
 };
 
 /// One rule on one line, without a line end.
@@ -14,7 +14,7 @@ pub fn rule(rule: &Rule) -> String {
     let mut out = format!(
         "{} {} {} {} {} {} {} (",
         header.action.name(),
-        header.protocol.name(),
+        protocol(header),
         address(&header.source),
         port(&header.source_ports),
         header.direction.name(),
@@ -26,7 +26,8 @@ pub fn rule(rule: &Rule) -> String {
             out.push(' ');
         }
         out.push_str(option.keyword);
-        if let Some(value) = value(&option.body) {
+        let value = if option.body.is_written_as_read() { option.text.as_deref().map(semicolons) } else { value(&option.body) };
+        if let Some(value) = value {
             out.push(':');
             out.push_str(&value);
         }
@@ -34,6 +35,13 @@ pub fn rule(rule: &Rule) -> String {
     }
     out.push(')');
     out
+}
+
+fn protocol(header: &Header) -> String {
+    match &header.hook {
+        Some(hook) => format!("{}:{hook}", header.protocol.name()),
+        None => header.protocol.name().to_owned(),
+    }
 }
 
 pub fn address(tree: &AddressExpr) -> String {
@@ -172,7 +180,20 @@ fn value(body: &Body) -> Option<String> {
             };
             format!("{operation},{}", bits.names.join("|"))
         }
-        Body::Noalert => return None,
+        Body::UriContent { negated, bytes } => format!("{}\"{}\"", not(*negated), content(bytes)),
+        Body::Absent { or_else: true } => "or_else".to_owned(),
+        Body::Absent { or_else: false } | Body::Prefilter => return None,
+        Body::Noalert
+        | Body::Select(_)
+        | Body::Transform(_)
+        | Body::ByteMath(_)
+        | Body::Base64Decode(_)
+        | Body::Dataset(_)
+        | Body::Datarep(_)
+        | Body::Entropy(_)
+        | Body::Condition(_)
+        | Body::Effect(_)
+        | Body::Requires(_) => return None,
         Body::Threshold(threshold) | Body::DetectionFilter(threshold) => threshold_value(threshold),
         Body::Packet(test) => return packet_value(test),
         Body::Unsupported(value) => return value.as_deref().map(semicolons),
@@ -181,9 +202,13 @@ fn value(body: &Body) -> Option<String> {
 
 fn modifier_value(modifier: &Modifier) -> Option<String> {
     match modifier {
-        Modifier::Nocase | Modifier::Rawbytes | Modifier::StartsWith | Modifier::EndsWith | Modifier::FastPattern(FastPattern::Whole) => {
-            None
-        }
+        Modifier::Nocase
+        | Modifier::Rawbytes
+        | Modifier::StartsWith
+        | Modifier::EndsWith
+        | Modifier::MoveTo(_)
+        | Modifier::FastPattern(FastPattern::Whole) => None,
+        Modifier::Replace(bytes) => Some(format!("\"{}\"", content(bytes))),
         Modifier::Offset(number) | Modifier::Depth(number) | Modifier::Distance(number) | Modifier::Within(number) => Some(amount(number)),
         Modifier::FastPattern(FastPattern::Only) => Some("only".to_owned()),
         Modifier::FastPattern(FastPattern::Chop { offset, length }) => Some(format!("{offset},{length}")),
@@ -209,6 +234,17 @@ fn pcre_value(pcre: &Pcre) -> String {
             out.push(letter);
         }
     }
+    if let Some((letter, _)) = crate::keyword::pcre_buffers().iter().find(|(_, buffer)| Some(*buffer) == pcre.buffer) {
+        out.push(*letter);
+    }
+    for capture in &pcre.captures {
+        let scope = match capture.scope {
+            CaptureScope::Flow => "flow",
+            CaptureScope::Packet => "pkt",
+            CaptureScope::Alert => "alert",
+        };
+        _ = write!(out, ", {scope}:{}", capture.name);
+    }
     out.push('"');
     out
 }
@@ -221,6 +257,7 @@ fn byte_words(relative: bool, base: Base, bitmask: u64) -> String {
     out.push_str(match base {
         Base::Binary(Endian::Big) => "",
         Base::Binary(Endian::Little) => ",little",
+        Base::Binary(Endian::Dce) => ",dce",
         Base::Hex => ",string,hex",
         Base::Decimal => ",string,dec",
         Base::Octal => ",string,oct",
@@ -237,8 +274,16 @@ fn threshold_value(threshold: &Threshold) -> String {
         ThresholdKind::Threshold => "type threshold, ",
         ThresholdKind::Both => "type both, ",
         ThresholdKind::Filter => "",
+        ThresholdKind::Backoff { multiplier } => {
+            return format!("type backoff, track {}, count {}, multiplier {multiplier}", threshold.track.name(), threshold.count);
+        }
     };
-    format!("{kind}track {}, count {}, seconds {}", threshold.track.name(), threshold.count, threshold.seconds)
+    let unique = match threshold.unique_on {
+        None => "",
+        Some(UniqueOn::SourcePort) => ", unique_on src_port",
+        Some(UniqueOn::DestinationPort) => ", unique_on dst_port",
+    };
+    format!("{kind}track {}, count {}, seconds {}{unique}", threshold.track.name(), threshold.count, threshold.seconds)
 }
 
 fn packet_value(test: &PacketTest) -> Option<String> {
@@ -278,6 +323,8 @@ fn number_test(test: &NumberTest) -> String {
         NumberTest::GreaterOrEqual(number) => format!(">={number}"),
         NumberTest::Between(low, high) => format!("{low}<>{high}"),
         NumberTest::NotBetween(low, high) => format!("!{low}<>{high}"),
+        NumberTest::Masked { mask, value } => format!("&{mask:#x}={value:#x}"),
+        NumberTest::NotMasked { mask, value } => format!("&{mask:#x}!={value:#x}"),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::diagnostic::{Code, Problem};
+use crate::protocol::App;
 
 /// Lists within lists deeper than this are refused.
 const NESTING_MAX: usize = 16;
@@ -16,6 +17,8 @@ pub struct Header {
     pub direction: Direction,
     pub destination: AddressExpr,
     pub destination_ports: PortExpr,
+    /// A state of the protocol at which the rule is judged, `tls:client_hello_done`; without the protocol's name.
+    pub hook: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,7 +76,9 @@ pub enum Protocol {
     Icmpv4,
     Icmpv6,
     Sctp,
-    /// Known, not judged by this engine yet: `http`, `tls`, `pkthdr`...
+    /// An application protocol.
+    App(App),
+    /// Other packets: `arp`, `ether`, `igmp`, `pkthdr` (any, broken ones too).
     Other(&'static str),
 }
 
@@ -91,6 +96,7 @@ impl Protocol {
             Self::Icmpv4 => "icmpv4",
             Self::Icmpv6 => "icmpv6",
             Self::Sctp => "sctp",
+            Self::App(app) => app.name(),
             Self::Other(name) => name,
         }
     }
@@ -142,56 +148,8 @@ pub enum PortExpr {
     Not(Box<Self>),
 }
 
-/// Application and packet protocols the language knows and this engine does not judge yet.
-const OTHER_PROTOCOLS: &[&str] = &[
-    "arp",
-    "bittorrent-dht",
-    "dcerpc",
-    "dhcp",
-    "dnp3",
-    "dns",
-    "doh2",
-    "enip",
-    "esp",
-    "ether",
-    "ftp",
-    "ftp-data",
-    "gre",
-    "http",
-    "http1",
-    "http2",
-    "igmp",
-    "ike",
-    "imap",
-    "ipv4-csum",
-    "krb5",
-    "ldap",
-    "llmnr",
-    "mdns",
-    "modbus",
-    "mqtt",
-    "nfs",
-    "ntp",
-    "pgsql",
-    "pkthdr",
-    "pop3",
-    "quic",
-    "rdp",
-    "rfb",
-    "rpc",
-    "sip",
-    "smb",
-    "smtp",
-    "snmp",
-    "ssh",
-    "ssl",
-    "telnet",
-    "template",
-    "tftp",
-    "tls",
-    "udp-pkt",
-    "websocket",
-];
+/// Protocols of packets that the language knows beside those above.
+const OTHER_PROTOCOLS: &[&str] = &["arp", "esp", "ether", "gre", "igmp", "pkthdr", "udp-pkt"];
 
 /// Reads the header from the front of a logical line and gives it with the offset of the opening parenthesis.
 pub(crate) fn parse(line: &str) -> Result<(Header, usize), Problem> {
@@ -212,7 +170,7 @@ pub(crate) fn parse(line: &str) -> Result<(Header, usize), Problem> {
     let first = word(0, "action")?;
     let action = action(first.1).map_err(|problem| at(problem, first))?;
     let second = word(1, "protocol")?;
-    let protocol = protocol(second.1).map_err(|problem| at(problem, second))?;
+    let (protocol, hook) = protocol(second.1).map_err(|problem| at(problem, second))?;
     let source = word(2, "source address")?;
     let source_ports = word(3, "source port")?;
     let arrow = word(4, "direction")?;
@@ -241,6 +199,7 @@ pub(crate) fn parse(line: &str) -> Result<(Header, usize), Problem> {
         direction,
         destination: address(destination.1).map_err(|problem| at(problem, destination))?,
         destination_ports: port(destination_ports.1).map_err(|problem| at(problem, destination_ports))?,
+        hook,
     };
     Ok((header, open))
 }
@@ -269,9 +228,13 @@ fn action(word: &str) -> Result<Action, Problem> {
     })
 }
 
-fn protocol(word: &str) -> Result<Protocol, Problem> {
-    let lower = word.to_ascii_lowercase();
-    Ok(match lower.as_str() {
+fn protocol(word: &str) -> Result<(Protocol, Option<String>), Problem> {
+    let (base, hook) = match word.split_once(':') {
+        Some((base, hook)) => (base, Some(hook)),
+        None => (word, None),
+    };
+    let lower = base.to_ascii_lowercase();
+    let protocol = match lower.as_str() {
         "ip" => Protocol::Ip,
         "ip4" | "ipv4" => Protocol::Ipv4,
         "ip6" | "ipv6" => Protocol::Ipv6,
@@ -283,18 +246,22 @@ fn protocol(word: &str) -> Result<Protocol, Problem> {
         "icmpv4" => Protocol::Icmpv4,
         "icmpv6" => Protocol::Icmpv6,
         "sctp" => Protocol::Sctp,
-        name => {
-            let base = name.split(':').next().unwrap_or(name);
-            if let Some(known) = OTHER_PROTOCOLS.iter().find(|known| **known == name) {
-                return Ok(Protocol::Other(known));
+        name => match (OTHER_PROTOCOLS.iter().find(|known| **known == name), crate::protocol::lookup(name)) {
+            (Some(known), _) => Protocol::Other(known),
+            (None, Some(known)) => Protocol::App(known),
+            (None, None) => {
+                return Err(Problem::new(Code::UnknownProtocol, format!("`{}` is not a protocol", shorten(word)))
+                    .help("use ip, tcp, udp, icmp or an application protocol"));
             }
-            if base != name && (OTHER_PROTOCOLS.contains(&base) || protocol(base).is_ok()) {
-                return Err(Problem::new(Code::ProtocolUnsupported, format!("the hook `{name}` is not supported")));
-            }
-            return Err(Problem::new(Code::UnknownProtocol, format!("`{word}` is not a protocol"))
-                .help("use ip, tcp, udp, icmp or an application protocol"));
-        }
-    })
+        },
+    };
+    let good =
+        |hook: &&str| !hook.is_empty() && hook.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':' | b'.'));
+    match hook {
+        Some(hook) if !good(&hook) => Err(Problem::new(Code::UnknownProtocol, format!("`{}` is not a hook", shorten(hook)))
+            .help("a hook is a state of the protocol, as in `tls:client_hello_done`")),
+        hook => Ok((protocol, hook.map(str::to_owned))),
+    }
 }
 
 /// The first `(` outside of a list.
@@ -514,7 +481,7 @@ mod tests {
             ("alert tcp any any -> any (sid:1;)", Code::HeaderIncomplete),
             ("alert tcp any any -> any any", Code::NoOptions),
             ("config tcp any any -> any any (sid:1;)", Code::ActionUnsupported),
-            ("alert tcp:all any any -> any any (sid:1;)", Code::ProtocolUnsupported),
+            ("alert tcp: any any -> any any (sid:1;)", Code::UnknownProtocol),
         ] {
             assert_eq!(parse(text).unwrap_err().code, code, "{text}");
         }

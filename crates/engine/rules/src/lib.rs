@@ -8,31 +8,46 @@
 //! * [`parse`] reads one file; nothing in it can make it panic or take more than linear time in the file's length.
 //! * Every keyword stands in one table ([`keyword::lookup`]); a family of keywords is one file below `keyword/`.
 //!   A keyword without a reader there is known but not built: its rule is `unsupported`, never silently weakened.
-//! * [`Signature`] is what the engine runs: modifiers folded into their content, contents grouped by buffer.
+//! * [`Signature`] is what the engine runs, with nothing left to interpret: for each selection of a buffer a [`BufferMatches`]
+//!   (an enum [`Buffer`], the direction, the [`Transform`]s, the [`Match`]es in order), typed [`Condition`]s, [`Effect`]s done on a
+//!   match, and the application protocols of which the flow's must be one. What a buffer is, stands in [`BufferId::info`]: its
+//!   protocols, directions, [`buffer::Stage`] and whether there may be several. An engine matches on these enums without wildcards
+//!   and refuses a rule of which it does not know a part.
 //! * [`format::rule`] writes the canonical text; parsing that gives the same rule again.
 //!
 //! Source for the language: Suricata user guide, "Suricata Rules"; where the guide is silent the behaviour of the
 //! reference engine's parser (`src/detect-parse.c`) is followed.
 #![forbid(unsafe_code)]
 
+pub mod buffer;
 pub mod classification;
+pub mod condition;
 pub mod diagnostic;
+pub mod event;
 pub mod file;
 pub mod format;
 pub mod header;
 pub mod keyword;
+pub mod protocol;
 pub mod signature;
 pub mod span;
+pub mod transform;
 pub mod tree;
 pub mod variables;
 
 mod source;
 
+pub use buffer::BufferId;
 pub use classification::{Class, Classification};
+pub use condition::{Condition, Effect};
 pub use diagnostic::{Code, Diagnostic, Fix, Severity};
 pub use file::{Counts, RuleFile, fuzz_rules, parse};
 pub use header::{Action, AddressExpr, Direction, Header, PortExpr, Protocol};
+pub use keyword::backtracking_construct;
+pub use keyword::integer::Field;
+pub use protocol::App;
 pub use signature::{Buffer, BufferMatches, ContentMatch, Match, Signature};
 pub use span::Span;
+pub use transform::Transform;
 pub use tree::{Body, OptionNode, Rule};
 pub use variables::{AddressSet, PortSet, Variables};

@@ -1,13 +1,24 @@
-//! What a rule means: modifiers folded into their content, contents grouped by buffer.
+//! What a rule means: modifiers folded into their content, contents grouped by buffer, everything typed.
 
+use crate::buffer::BufferId;
+use crate::condition::{Condition, Effect, Towards};
 use crate::diagnostic::{Code, Problem};
+use crate::header::{Direction, Header, Protocol};
 use crate::keyword::Keyword;
+use crate::protocol::App;
+use crate::transform::Transform;
 use crate::tree::{
-    Amount, Body, ByteExtract, ByteJump, ByteTest, FastPattern, FlowWord, Flowbits, IsDataAt, Modifier, NumberTest, PacketTest, Pcre,
-    Target, Threshold, ThresholdKind,
+    Amount, Base64Decode, Body, ByteExtract, ByteJump, ByteMath, ByteTest, ByteValue, Datarep, Dataset, Entropy, FastPattern, FlowWord,
+    Flowbits, IsDataAt, Modifier, NumberTest, PacketTest, Pcre, Requirement, Select, Target, Threshold, ThresholdKind, VersionRelation,
 };
 
-/// What an engine runs.
+/// Matches of one rule.
+const MATCHES_MAX: usize = 512;
+/// Transforms before one buffer's matches.
+const TRANSFORMS_MAX: usize = 16;
+
+/// What an engine runs. All of `flow`, `packet`, `buffers`, `conditions` and the reading `flowbits` must hold; then `effects` and
+/// the writing `flowbits` are done. An engine must refuse a rule of which it does not know a part.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Signature {
     pub sid: u32,
@@ -22,10 +33,14 @@ pub struct Signature {
     pub references: Vec<(String, String)>,
     pub metadata: Vec<(String, String)>,
     pub target: Option<Target>,
+    /// Application protocols as recognised on the wire, of which the flow's must be one; empty: the rule is not about any.
+    pub apps: Vec<App>,
     pub flow: Vec<FlowWord>,
     pub packet: Vec<PacketTest>,
-    /// One entry for each buffer that is matched, payload first when there is one.
+    /// One entry for each selection of a buffer that is matched, in the order written.
     pub buffers: Vec<BufferMatches>,
+    pub conditions: Vec<Condition>,
+    pub effects: Vec<Effect>,
     pub flowbits: Vec<Flowbits>,
     pub noalert: bool,
     /// Each is asked in turn; a `detection_filter` stands alone.
@@ -36,13 +51,21 @@ pub struct Signature {
 pub enum Buffer {
     /// A packet's payload or the stream.
     Payload,
-    /// A sticky buffer by its canonical keyword, `http.uri`.
-    Named(&'static str),
+    /// A sticky buffer.
+    Named(BufferId),
+    /// A piece of a protocol's stream, one of [`crate::buffer::frames`]; `None`: of whatever protocol the flow has.
+    Frame { protocol: Option<App>, name: &'static str },
 }
 
+/// A buffer and what is asked of it. Of a buffer that exists several times in one transaction ([`crate::buffer::BufferInfo::multiple`])
+/// one instance has to satisfy all matches of one entry; another entry may be satisfied by another instance.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BufferMatches {
     pub buffer: Buffer,
+    /// `None`: whichever direction has it.
+    pub towards: Option<Towards>,
+    /// Applied to the buffer in order before the matches.
+    pub transforms: Vec<Transform>,
     /// In the order written; relative ones relate to the match before.
     pub matches: Vec<Match>,
 }
@@ -55,7 +78,18 @@ pub enum Match {
     ByteTest(ByteTest),
     ByteJump(ByteJump),
     ByteExtract(ByteExtract),
+    ByteMath(ByteMath),
+    /// Fills `base64_data`, and fails when nothing can be decoded.
+    Base64Decode(Base64Decode),
+    /// Size of the buffer.
     Bsize(NumberTest),
+    Dataset(Dataset),
+    Datarep(Datarep),
+    /// The buffer is not there; or, with `or_else`, the matches hold.
+    Absent {
+        or_else: bool,
+    },
+    Entropy(Entropy),
 }
 
 impl Match {
@@ -68,7 +102,9 @@ impl Match {
             Self::ByteTest(test) => test.relative,
             Self::ByteJump(jump) => jump.relative,
             Self::ByteExtract(extract) => extract.relative,
-            Self::Bsize(_) => false,
+            Self::ByteMath(math) => math.relative,
+            Self::Base64Decode(decode) => decode.relative,
+            Self::Bsize(_) | Self::Dataset(_) | Self::Datarep(_) | Self::Absent { .. } | Self::Entropy(_) => false,
         }
     }
 }
@@ -88,6 +124,8 @@ pub struct ContentMatch {
     pub distance: Option<Amount>,
     pub within: Option<Amount>,
     pub fast_pattern: Option<FastPattern>,
+    /// What stands there after an inline rule matched; as long as `bytes`.
+    pub replace: Option<Vec<u8>>,
 }
 
 impl ContentMatch {
@@ -97,17 +135,42 @@ impl ContentMatch {
 }
 
 /// Adds options in the order written. The first problem of an option is returned; folding may go on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Fold {
     pub signature: Signature,
-    current: Option<Buffer>,
+    transaction: bool,
+    /// Entry of `signature.buffers` that a sticky buffer chose; `None`: the payload.
+    current: Option<usize>,
     /// Buffer list and place of the last content: what a modifier modifies.
     last_content: Option<(usize, usize)>,
+    /// Protocols so far; `None`: any.
+    apps: Option<Vec<App>>,
     seen: Vec<&'static str>,
     names: Vec<String>,
+    matches: usize,
+    /// Lints of the option in hand.
+    pub warnings: Vec<Problem>,
 }
 
 impl Fold {
+    pub fn new(header: &Header) -> Self {
+        let apps = match header.protocol {
+            Protocol::App(app) => Some(app.members().collect()),
+            _ => None,
+        };
+        Self {
+            signature: Signature::default(),
+            transaction: header.direction == Direction::Transaction,
+            current: None,
+            last_content: None,
+            apps,
+            seen: Vec::new(),
+            names: Vec::new(),
+            matches: 0,
+            warnings: Vec::new(),
+        }
+    }
+
     pub fn add(&mut self, keyword: &'static Keyword, body: &Body) -> Result<(), Problem> {
         if keyword.once {
             if self.seen.contains(&keyword.name) {
@@ -128,34 +191,68 @@ impl Fold {
             Body::Target(target) => signature.target = Some(*target),
             Body::Content { negated, bytes } => {
                 let content = ContentMatch { bytes: bytes.clone(), negated: *negated, ..ContentMatch::default() };
-                self.push(Match::Content(content));
+                self.push(Match::Content(content))?;
             }
+            Body::UriContent { negated, bytes } => {
+                if self.current.is_some() {
+                    return Err(
+                        Problem::new(Code::StickyConflict, "uricontent stands after a sticky buffer").help("use http.uri and content")
+                    );
+                }
+                self.narrow(BufferId::HttpUri.info().protocols, "uricontent")?;
+                let list = self.list(Buffer::Named(BufferId::HttpUri));
+                let content = ContentMatch { bytes: bytes.clone(), negated: *negated, ..ContentMatch::default() };
+                self.push_into(list, Match::Content(content))?;
+            }
+            Body::Modifier(Modifier::MoveTo(buffer)) => return self.move_to(*buffer),
             Body::Modifier(modifier) => return self.modify(modifier),
-            Body::Pcre(pcre) => self.push(Match::Pcre(pcre.clone())),
+            Body::Select(select) => return self.select(select),
+            Body::Transform(transform) => return self.transform(transform),
+            Body::Pcre(pcre) => return self.pcre(pcre),
             Body::IsDataAt(at) => {
                 self.known(&at.at)?;
-                self.push(Match::IsDataAt(at.clone()));
+                self.push(Match::IsDataAt(at.clone()))?;
             }
             Body::ByteTest(test) => {
                 self.known(&test.count)?;
                 self.known(&test.offset)?;
-                if let crate::tree::ByteValue::Name(name) = &test.value {
-                    self.known(&Amount::Name(name.clone()))?;
-                }
-                self.push(Match::ByteTest(test.clone()));
+                self.known_value(&test.value)?;
+                self.push(Match::ByteTest(test.clone()))?;
             }
             Body::ByteJump(jump) => {
                 self.known(&jump.count)?;
                 self.known(&jump.offset)?;
                 self.known(&jump.post_offset)?;
-                self.push(Match::ByteJump(jump.clone()));
+                self.push(Match::ByteJump(jump.clone()))?;
             }
             Body::ByteExtract(extract) => {
+                self.push(Match::ByteExtract(extract.clone()))?;
                 self.names.push(extract.name.clone());
-                self.push(Match::ByteExtract(extract.clone()));
             }
-            Body::Bsize(test) => self.push(Match::Bsize(*test)),
-            Body::Flow(words) => signature.flow.extend(words.iter().copied()),
+            Body::ByteMath(math) => {
+                self.known(&math.count)?;
+                self.known_value(&math.operand)?;
+                self.push(Match::ByteMath(math.clone()))?;
+                self.names.push(math.result.clone());
+            }
+            Body::Base64Decode(decode) => self.push(Match::Base64Decode(*decode))?,
+            Body::Bsize(test) => self.in_buffer("bsize", Match::Bsize(*test))?,
+            Body::Dataset(set) => self.in_buffer("dataset", Match::Dataset(set.clone()))?,
+            Body::Datarep(set) => self.in_buffer("datarep", Match::Datarep(set.clone()))?,
+            Body::Absent { or_else } => {
+                if self.current.is_some_and(|list| !self.signature.buffers[list].matches.is_empty()) && !*or_else {
+                    return Err(Problem::new(Code::ModifierConflict, "absent stands beside other matches of its buffer")
+                        .help("write absent:or_else; in front of them"));
+                }
+                self.in_buffer("absent", Match::Absent { or_else: *or_else })?;
+            }
+            Body::Entropy(test) => self.in_buffer("entropy", Match::Entropy(*test))?,
+            Body::Flow(words) => {
+                if !signature.flow.is_empty() {
+                    return Err(Problem::new(Code::DuplicateOption, "`flow` is given twice").help("write one flow with all its words"));
+                }
+                signature.flow.extend(words.iter().copied());
+            }
             Body::Flowbits(bits) => signature.flowbits.push(bits.clone()),
             Body::Noalert => signature.noalert = true,
             Body::Threshold(threshold) | Body::DetectionFilter(threshold) => {
@@ -167,6 +264,21 @@ impl Fold {
                 signature.thresholds.push(*threshold);
             }
             Body::Packet(test) => signature.packet.push(*test),
+            Body::Condition(condition) => {
+                self.narrow(condition.protocols(), keyword.name)?;
+                self.signature.conditions.push(condition.clone());
+            }
+            Body::Effect(effect) => signature.effects.push(effect.clone()),
+            Body::Prefilter => {
+                if self.matches == 0 && signature.packet.is_empty() && signature.conditions.is_empty() {
+                    return Err(Problem::new(Code::ModifierWithoutContent, "prefilter does not follow a keyword that it could choose"));
+                }
+            }
+            Body::Requires(requirements) => {
+                if let Some(unmet) = requirements.iter().find(|requirement| !met(requirement)) {
+                    return Err(Problem::new(Code::RequirementUnmet, unmet_message(unmet)));
+                }
+            }
             Body::Unsupported(_) => {}
         }
         Ok(())
@@ -180,38 +292,232 @@ impl Fold {
         if self.signature.gid == 0 {
             self.signature.gid = 1;
         }
+        self.not_empty()?;
+        let (mut to_server, mut to_client) = (None, None);
         for list in &self.signature.buffers {
-            for found in &list.matches {
-                if let Match::Content(content) = found {
-                    check_content(content)?;
+            check_list(list)?;
+            if let Buffer::Named(id) = list.buffer {
+                match (id.info().to_server, id.info().to_client) {
+                    (true, false) => to_server = Some(id),
+                    (false, true) => to_client = Some(id),
+                    _ => {}
                 }
             }
         }
+        if let (Some(there), Some(back), false) = (to_server, to_client, self.transaction) {
+            let message = format!("`{}` and `{}` are of different directions", there.name(), back.name());
+            return Err(Problem::new(Code::ProtocolConflict, message).help("write `=>` for a rule about both directions of a transaction"));
+        }
+        self.signature.apps = self.apps.unwrap_or_default();
         Ok(self.signature)
     }
 
-    fn push(&mut self, found: Match) {
-        let buffer = self.current.unwrap_or(Buffer::Payload);
-        let buffers = &mut self.signature.buffers;
-        let list = match buffers.iter().position(|list| list.buffer == buffer) {
+    /// Where a match goes now.
+    fn push(&mut self, found: Match) -> Result<(), Problem> {
+        let list = match self.current {
             Some(list) => list,
-            None => {
-                buffers.push(BufferMatches { buffer, matches: Vec::new() });
-                buffers.len() - 1
-            }
+            None => self.list(Buffer::Payload),
         };
+        self.push_into(list, found)
+    }
+
+    fn push_into(&mut self, list: usize, found: Match) -> Result<(), Problem> {
+        self.matches += 1;
+        if self.matches > MATCHES_MAX {
+            return Err(Problem::new(Code::RuleTooLong, format!("the rule has more than {MATCHES_MAX} matches")));
+        }
+        let matches = &mut self.signature.buffers[list].matches;
         // As in Suricata a modifier belongs to the last content, even when a pcre stands between.
         if let Match::Content(_) = found {
-            self.last_content = Some((list, buffers[list].matches.len()));
+            self.last_content = Some((list, matches.len()));
         }
-        buffers[list].matches.push(found);
+        matches.push(found);
+        Ok(())
+    }
+
+    /// A keyword that asks something of the buffer just chosen.
+    fn in_buffer(&mut self, name: &str, found: Match) -> Result<(), Problem> {
+        match self.current {
+            Some(list) => self.push_into(list, found),
+            None => Err(Problem::new(Code::ModifierWithoutContent, format!("{name} does not follow a sticky buffer"))
+                .help("name the buffer before it, as in `http.uri;`")),
+        }
+    }
+
+    /// The entry of a buffer without transforms, made when there is none.
+    fn list(&mut self, buffer: Buffer) -> usize {
+        let plain = |list: &BufferMatches| list.buffer == buffer && list.transforms.is_empty() && list.towards.is_none();
+        self.signature.buffers.iter().position(plain).unwrap_or_else(|| self.open(buffer, None))
+    }
+
+    fn open(&mut self, buffer: Buffer, towards: Option<Towards>) -> usize {
+        self.signature.buffers.push(BufferMatches { buffer, towards, transforms: Vec::new(), matches: Vec::new() });
+        self.signature.buffers.len() - 1
+    }
+
+    /// The chosen buffer must have been asked something before another is chosen.
+    fn not_empty(&self) -> Result<(), Problem> {
+        match self.current.map(|list| &self.signature.buffers[list]) {
+            Some(list) if list.matches.is_empty() => {
+                let name = match list.buffer {
+                    Buffer::Payload => "pkt_data",
+                    Buffer::Named(id) => id.name(),
+                    Buffer::Frame { name, .. } => name,
+                };
+                Err(Problem::new(Code::EmptyBuffer, format!("nothing is asked of the buffer `{name}`")).help("add a content after it"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn select(&mut self, select: &Select) -> Result<(), Problem> {
+        self.not_empty()?;
+        self.last_content = None;
+        match select.buffer {
+            Buffer::Payload => {
+                self.current = None;
+                return Ok(());
+            }
+            Buffer::Named(id) => self.narrow(select.protocol.map_or(id.info().protocols, App::one), id.name())?,
+            Buffer::Frame { protocol, name } => {
+                if let Some(protocol) = protocol {
+                    self.narrow(protocol.one(), name)?;
+                }
+            }
+        }
+        let multiple = matches!(select.buffer, Buffer::Named(id) if id.info().multiple);
+        let known = |list: &BufferMatches| list.buffer == select.buffer && list.towards == select.towards && list.transforms.is_empty();
+        let known = if multiple { None } else { self.signature.buffers.iter().position(known) };
+        self.current = Some(match known {
+            Some(list) => list,
+            None => self.open(select.buffer, select.towards),
+        });
+        Ok(())
+    }
+
+    fn transform(&mut self, transform: &Transform) -> Result<(), Problem> {
+        let Some(list) = self.current else {
+            return Err(Problem::new(Code::ModifierWithoutContent, "a transform does not follow a sticky buffer"));
+        };
+        let found = &self.signature.buffers[list];
+        let (buffer, towards) = (found.buffer, found.towards);
+        // What was asked before looks at the buffer as it is.
+        if !found.matches.is_empty() {
+            let fresh = self.signature.buffers.len();
+            if self.last_content.is_some() {
+                let problem = Problem::new(Code::LateTransform, "a transform behind a match begins to look into the buffer anew");
+                self.warnings.push(problem.help("write the buffer's name again before it"));
+            }
+            self.open(buffer, towards);
+            self.current = Some(fresh);
+        }
+        let list = self.current.unwrap_or(list);
+        let transforms = &mut self.signature.buffers[list].transforms;
+        if transforms.len() >= TRANSFORMS_MAX {
+            return Err(Problem::new(Code::RuleTooLong, format!("a buffer has more than {TRANSFORMS_MAX} transforms")));
+        }
+        transforms.push(transform.clone());
+        Ok(())
+    }
+
+    fn pcre(&mut self, pcre: &Pcre) -> Result<(), Problem> {
+        let list = match (self.current, pcre.buffer) {
+            (Some(list), None) => list,
+            (Some(list), Some(id)) if self.signature.buffers.get(list).is_some_and(|found| found.buffer == Buffer::Named(id)) => list,
+            // As in the reference engine: published rules have it.
+            (Some(list), Some(id)) => {
+                let message = format!("the flag for `{}` has no effect after another sticky buffer", id.name());
+                let help = format!("write `{};` before the pcre instead of the flag", id.name());
+                self.warnings.push(Problem::new(Code::RedundantModifier, message).help(help));
+                list
+            }
+            (None, Some(id)) => {
+                self.narrow(id.info().protocols, "pcre")?;
+                self.list(Buffer::Named(id))
+            }
+            (None, None) => {
+                let list = self.list(Buffer::Payload);
+                if pcre.flags.relative && self.signature.buffers[list].matches.is_empty() {
+                    return Err(Problem::new(Code::BadPcre, "the flag `R` needs a match before it in the same buffer"));
+                }
+                list
+            }
+        };
+        self.push_into(list, Match::Pcre(pcre.clone()))
+    }
+
+    /// The old form: the last content of the payload goes into a buffer.
+    fn move_to(&mut self, id: BufferId) -> Result<(), Problem> {
+        let name = id.info().modifier.unwrap_or(id.name());
+        if self.current.is_some() {
+            return Err(Problem::new(Code::StickyConflict, format!("`{name}` stands after a sticky buffer"))
+                .help(format!("write `{};` before the content instead", id.name())));
+        }
+        self.narrow(id.info().protocols, name)?;
+        let payload = self.signature.buffers.iter().position(|list| list.buffer == Buffer::Payload);
+        let last = payload.and_then(|list| {
+            let at = self.signature.buffers[list].matches.iter().rposition(|found| matches!(found, Match::Content(_)))?;
+            Some((list, at))
+        });
+        let Some((from, at)) = last else {
+            return Err(Problem::new(Code::ModifierWithoutContent, format!("`{name}` does not follow a content"))
+                .help("put it directly after the content it belongs to"));
+        };
+        let content = self.signature.buffers[from].matches.remove(at);
+        if let Match::Content(ContentMatch { replace: Some(_), .. }) = content {
+            return Err(Problem::new(Code::ModifierConflict, "replace works on a packet's payload only"));
+        }
+        let list = self.list(Buffer::Named(id));
+        let matches = &mut self.signature.buffers[list].matches;
+        matches.push(content);
+        self.last_content = Some((list, matches.len() - 1));
+        // The payload may be empty now.
+        if self.signature.buffers[from].matches.is_empty() {
+            self.signature.buffers.remove(from);
+            if from < list {
+                self.last_content = self.last_content.map(|(list, at)| (list - 1, at));
+            }
+        }
+        Ok(())
+    }
+
+    fn narrow(&mut self, protocols: &'static [App], name: &str) -> Result<(), Problem> {
+        if protocols.is_empty() {
+            return Ok(());
+        }
+        let allowed: Vec<App> = protocols.iter().flat_map(|app| app.members()).collect();
+        let kept: Vec<App> = match &self.apps {
+            None => {
+                let mut all = allowed;
+                all.sort_unstable();
+                all.dedup();
+                all
+            }
+            Some(apps) => apps.iter().copied().filter(|app| allowed.contains(app)).collect(),
+        };
+        if kept.is_empty() {
+            let so_far: Vec<&str> = self.apps.iter().flatten().map(|app| app.name()).collect();
+            let message = format!("`{name}` is of {}, the rule is about {}", protocols[0].name(), so_far.join(", "));
+            return Err(Problem::new(Code::ProtocolConflict, message));
+        }
+        self.apps = Some(kept);
+        Ok(())
     }
 
     fn known(&self, amount: &Amount) -> Result<(), Problem> {
         match amount {
             Amount::Number(_) => Ok(()),
             Amount::Name(name) if self.names.contains(name) => Ok(()),
-            Amount::Name(name) => Err(Problem::value(format!("`{name}` is neither a number nor set by a byte_extract before"))),
+            Amount::Name(name) => {
+                Err(Problem::value(format!("`{name}` is neither a number nor set by a byte_extract or byte_math before")))
+            }
+        }
+    }
+
+    fn known_value(&self, value: &ByteValue) -> Result<(), Problem> {
+        match value {
+            ByteValue::Number(_) => Ok(()),
+            ByteValue::Name(name) => self.known(&Amount::Name(name.clone())),
         }
     }
 
@@ -296,6 +602,22 @@ impl Fold {
                 }
                 content.within = Some(amount.clone());
             }
+            // Moved before this is called.
+            Modifier::MoveTo(_) => {}
+            Modifier::Replace(bytes) => {
+                if content.replace.is_some() {
+                    return conflict("replace twice");
+                }
+                if content.negated {
+                    return conflict("replace and a negation");
+                }
+                if bytes.len() != content.bytes.len() {
+                    return Err(
+                        Problem::value(format!("replace has {} bytes, the content {long}", bytes.len())).help("both must be equally long")
+                    );
+                }
+                content.replace = Some(bytes.clone());
+            }
             Modifier::FastPattern(choice) => {
                 if content.fast_pattern.is_some() {
                     return conflict("fast_pattern twice");
@@ -309,6 +631,70 @@ impl Fold {
             }
         }
         Ok(())
+    }
+}
+
+fn met(requirement: &Requirement) -> bool {
+    match requirement {
+        Requirement::Feature(name) => FEATURES.contains(&name.as_str()),
+        Requirement::Keyword(name) => crate::keyword::lookup(name).is_some(),
+        Requirement::Version(alternatives) => alternatives.iter().any(|all| {
+            all.iter().all(|(relation, version)| match relation {
+                VersionRelation::Less => LANGUAGE_VERSION < *version,
+                VersionRelation::LessOrEqual => LANGUAGE_VERSION <= *version,
+                VersionRelation::Greater => LANGUAGE_VERSION > *version,
+                VersionRelation::GreaterOrEqual => LANGUAGE_VERSION >= *version,
+            })
+        }),
+    }
+}
+
+fn unmet_message(requirement: &Requirement) -> String {
+    match requirement {
+        Requirement::Feature(name) => format!("the rule wants the feature `{}`", crate::header::shorten(name)),
+        Requirement::Keyword(name) => format!("the rule wants the keyword `{}`", crate::header::shorten(name)),
+        Requirement::Version(_) => "the rule is for other versions of the language".to_owned(),
+    }
+}
+
+/// Major, minor, patch.
+pub type Version = [u16; 3];
+
+/// The version of the reference engine whose rule language this is.
+const LANGUAGE_VERSION: Version = [9, 0, 0];
+/// What `requires: feature` may ask for.
+const FEATURES: &[&str] = &["ja3", "ja4"];
+
+fn check_list(list: &BufferMatches) -> Result<(), Problem> {
+    let bsize = list.matches.iter().find_map(|found| match found {
+        Match::Bsize(test) => Some(*test),
+        _ => None,
+    });
+    for found in &list.matches {
+        if let Match::Content(content) = found {
+            check_content(content)?;
+            if let Some(test) = bsize
+                && !content.negated
+                && too_small(test, content.bytes.len() as u64)
+            {
+                return Err(Problem::value(format!("bsize leaves no room for a content of {} bytes", content.bytes.len())));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// No size that passes the test is as large as `length`.
+fn too_small(test: NumberTest, length: u64) -> bool {
+    match test {
+        NumberTest::Equal(size) | NumberTest::LessOrEqual(size) => size < length,
+        NumberTest::Less(size) | NumberTest::Between(_, size) => size <= length,
+        NumberTest::NotEqual(_)
+        | NumberTest::Greater(_)
+        | NumberTest::GreaterOrEqual(_)
+        | NumberTest::NotBetween(..)
+        | NumberTest::Masked { .. }
+        | NumberTest::NotMasked { .. } => false,
     }
 }
 

@@ -1,5 +1,10 @@
 //! The tree of one rule: header and options in the order they were written.
 
+use crate::buffer::BufferId;
+use crate::condition::{Condition, Effect};
+use crate::protocol::App;
+use crate::signature::{Buffer, Version};
+use crate::transform::Transform;
 use crate::{Header, Signature, Span};
 
 /// One rule as written, and what it means.
@@ -27,6 +32,8 @@ pub struct OptionNode {
     /// Canonical lower-case name.
     pub keyword: &'static str,
     pub body: Body,
+    /// The value as written, trimmed, of those that are formatted so: see [`Body::is_written_as_read`].
+    pub(crate) text: Option<String>,
 }
 
 /// The value of an option.
@@ -51,14 +58,31 @@ pub enum Body {
         negated: bool,
         bytes: Vec<u8>,
     },
+    /// The old form of a content in the normalised URI.
+    UriContent {
+        negated: bool,
+        bytes: Vec<u8>,
+    },
     Modifier(Modifier),
+    /// What follows looks here.
+    Select(Select),
+    Transform(Transform),
     Pcre(Pcre),
     IsDataAt(IsDataAt),
     ByteTest(ByteTest),
     ByteJump(ByteJump),
     ByteExtract(ByteExtract),
+    ByteMath(ByteMath),
+    Base64Decode(Base64Decode),
     /// Size of the buffer just named.
     Bsize(NumberTest),
+    Dataset(Dataset),
+    Datarep(Datarep),
+    /// The buffer is not there; or, with `or_else`, what follows holds.
+    Absent {
+        or_else: bool,
+    },
+    Entropy(Entropy),
 
     Flow(Vec<FlowWord>),
     Flowbits(Flowbits),
@@ -68,9 +92,35 @@ pub enum Body {
 
     /// A test on the packet's headers or size.
     Packet(PacketTest),
+    Condition(Condition),
+    Effect(Effect),
+    /// A hint which keyword to look for first.
+    Prefilter,
+    /// All of them, or the rule is passed over.
+    Requires(Vec<Requirement>),
 
     /// Known and not built: the value as written, trimmed.
     Unsupported(Option<String>),
+}
+
+impl Body {
+    /// Its canonical text is the author's, because it has one way to be written only but for blanks.
+    pub(crate) fn is_written_as_read(&self) -> bool {
+        matches!(
+            self,
+            Self::Transform(_)
+                | Self::ByteMath(_)
+                | Self::Base64Decode(_)
+                | Self::Dataset(_)
+                | Self::Datarep(_)
+                | Self::Entropy(_)
+                | Self::Condition(_)
+                | Self::Effect(_)
+                | Self::Requires(_)
+                | Self::Select(_)
+                | Self::Noalert
+        )
+    }
 }
 
 /// Which end of the flow is the victim.
@@ -92,6 +142,20 @@ pub enum Modifier {
     Distance(Amount),
     Within(Amount),
     FastPattern(FastPattern),
+    /// The old form that moves the content: `http_uri`.
+    MoveTo(BufferId),
+    /// What the content becomes inline.
+    Replace(Vec<u8>),
+}
+
+/// A sticky buffer, as chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Select {
+    pub buffer: Buffer,
+    /// One direction of a buffer that exists in both.
+    pub towards: Option<crate::condition::Towards>,
+    /// Says more about the protocol than the buffer does: `http.response_body` is `file.data` of HTTP.
+    pub protocol: Option<App>,
 }
 
 /// A number, or the name that a `byte_extract` of the same rule gave.
@@ -117,6 +181,23 @@ pub struct Pcre {
     pub negated: bool,
     pub pattern: String,
     pub flags: PcreFlags,
+    /// Looks there instead of where the rule is.
+    pub buffer: Option<BufferId>,
+    /// Variables that the groups set, the first the first.
+    pub captures: Vec<Capture>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capture {
+    pub scope: CaptureScope,
+    pub name: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CaptureScope {
+    Flow,
+    Packet,
+    Alert,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -146,6 +227,8 @@ pub struct IsDataAt {
 pub enum Endian {
     Big,
     Little,
+    /// As the DCERPC header says.
+    Dce,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,6 +298,135 @@ pub struct ByteExtract {
     pub bitmask: u64,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ByteMath {
+    /// 1 to 10.
+    pub count: Amount,
+    pub offset: i32,
+    pub relative: bool,
+    pub base: Base,
+    pub operator: MathOperator,
+    pub operand: ByteValue,
+    pub result: String,
+    /// 0: none.
+    pub bitmask: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MathOperator {
+    Add,
+    Subtract,
+    Divide,
+    Multiply,
+    ShiftLeft,
+    ShiftRight,
+}
+
+/// What follows it may look into the buffer `base64_data`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Base64Decode {
+    /// `None`: to the end.
+    pub bytes: Option<u32>,
+    pub offset: u32,
+    pub relative: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dataset {
+    pub operation: DatasetOperation,
+    pub name: String,
+    pub source: DatasetSource,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DatasetOperation {
+    Set,
+    Unset,
+    IsSet,
+    IsNotSet,
+}
+
+/// What is said of a set; rules that name the same set may leave it out.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DatasetSource {
+    pub kind: Option<DatasetKind>,
+    pub load: Option<String>,
+    pub save: Option<String>,
+    /// Loaded and saved.
+    pub state: Option<String>,
+    pub memcap: Option<u64>,
+    pub hashsize: Option<u32>,
+    /// Values of a JSON file carry context into the alert.
+    pub format: DatasetFormat,
+    pub context_key: Option<String>,
+    pub value_key: Option<String>,
+    pub array_key: Option<String>,
+    pub remove_key: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DatasetKind {
+    String,
+    Md5,
+    Sha256,
+    Ipv4,
+    /// Both families.
+    Ip,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum DatasetFormat {
+    #[default]
+    Csv,
+    Json,
+    Ndjson,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Datarep {
+    pub name: String,
+    pub relation: Relation,
+    pub score: u16,
+    pub source: DatasetSource,
+}
+
+/// Of the buffer's bytes, 0 to 8 bits each.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Entropy {
+    /// `None`: all.
+    pub bytes: Option<u32>,
+    pub offset: u32,
+    pub test: EntropyTest,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum EntropyTest {
+    Equal(f64),
+    NotEqual(f64),
+    Less(f64),
+    LessOrEqual(f64),
+    Greater(f64),
+    GreaterOrEqual(f64),
+    Between(f64, f64),
+    NotBetween(f64, f64),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Requirement {
+    Feature(String),
+    Keyword(String),
+    /// Any of the alternatives, each all of its comparisons.
+    Version(Vec<Vec<(VersionRelation, Version)>>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum VersionRelation {
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FlowWord {
     Established,
@@ -252,8 +464,16 @@ pub struct Threshold {
     pub track: Track,
     /// At least 1.
     pub count: u32,
-    /// At least 1.
+    /// At least 1; 0 only for `Backoff`, which has no period.
     pub seconds: u32,
+    /// Counts only what differs in this from what was counted.
+    pub unique_on: Option<UniqueOn>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UniqueOn {
+    SourcePort,
+    DestinationPort,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -266,6 +486,8 @@ pub enum ThresholdKind {
     Both,
     /// Alerts from the `count`th on within a period: `detection_filter`.
     Filter,
+    /// Alerts at the `count`th, then at `count * multiplier`, and so on.
+    Backoff { multiplier: u32 },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -281,18 +503,21 @@ pub enum Track {
 /// `Between` excludes both ends, as in Suricata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NumberTest {
-    Equal(u32),
-    NotEqual(u32),
-    Less(u32),
-    LessOrEqual(u32),
-    Greater(u32),
-    GreaterOrEqual(u32),
-    Between(u32, u32),
-    NotBetween(u32, u32),
+    Equal(u64),
+    NotEqual(u64),
+    Less(u64),
+    LessOrEqual(u64),
+    Greater(u64),
+    GreaterOrEqual(u64),
+    Between(u64, u64),
+    NotBetween(u64, u64),
+    Masked { mask: u64, value: u64 },
+    NotMasked { mask: u64, value: u64 },
 }
 
 impl NumberTest {
-    pub const fn matches(self, value: u32) -> bool {
+    pub fn matches(self, value: impl Into<u64>) -> bool {
+        let value = value.into();
         match self {
             Self::Equal(number) => value == number,
             Self::NotEqual(number) => value != number,
@@ -302,6 +527,8 @@ impl NumberTest {
             Self::GreaterOrEqual(number) => value >= number,
             Self::Between(low, high) => low < value && value < high,
             Self::NotBetween(low, high) => !(low < value && value < high),
+            Self::Masked { mask, value: wanted } => value & mask == wanted,
+            Self::NotMasked { mask, value: wanted } => value & mask != wanted,
         }
     }
 }

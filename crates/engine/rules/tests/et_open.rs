@@ -25,10 +25,8 @@ fn all_of_et_open_is_well_formed_and_survives_formatting() {
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert_eq!(file.counts.wrong, 0);
     let rules = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')).count();
-    assert_eq!(file.counts.loaded + file.counts.unsupported, rules);
+    assert_eq!((file.counts.loaded, file.counts.unsupported), (rules, 0));
     println!("loaded {} unsupported {} of {rules}", file.counts.loaded, file.counts.unsupported);
-    // Written down so that a keyword that stops being read is noticed.
-    assert!(file.counts.loaded >= 4_900, "only {} are loaded", file.counts.loaded);
     let mut written = String::new();
     for rule in file.rules.iter().chain(&file.unsupported) {
         written.push_str(&format::rule(rule));

@@ -2,18 +2,29 @@
 
 use super::args::{amount, integer};
 use super::{Args, Keyword, Value, keyword};
-use crate::diagnostic::{Code, Problem};
-use crate::tree::{Amount, Base, Body, ByteExtract, ByteJump, ByteTest, ByteValue, Comparison, Endian, IsDataAt};
+use crate::diagnostic::Problem;
+use crate::tree::{
+    Amount, Base, Base64Decode, Body, ByteExtract, ByteJump, ByteMath, ByteTest, ByteValue, Comparison, Endian, Entropy, EntropyTest,
+    IsDataAt, MathOperator,
+};
 
 pub(super) const KEYWORDS: &[Keyword] = &[
     keyword("isdataat", Value::Required, false, is_data_at),
-    keyword("bsize", Value::Required, false, |args| match args.number_test(u32::MAX) {
+    keyword("bsize", Value::Required, false, |args| match args.number_test(64) {
         Ok(test) => Ok(Body::Bsize(test)),
         Err(problem) => Err(problem),
     }),
     keyword("byte_test", Value::Required, false, byte_test),
     keyword("byte_jump", Value::Required, false, byte_jump),
     keyword("byte_extract", Value::Required, false, byte_extract),
+    keyword("byte_math", Value::Required, false, byte_math),
+    keyword("base64_decode", Value::Optional, false, base64_decode),
+    keyword("absent", Value::Optional, false, |args| match args.value {
+        "" => Ok(Body::Absent { or_else: false }),
+        "or_else" => Ok(Body::Absent { or_else: true }),
+        _ => Err(args.bad().help("write absent; or absent:or_else;")),
+    }),
+    keyword("entropy", Value::Required, false, entropy),
 ];
 
 /// Most digits of a number written as text (octal, 64 bits).
@@ -58,7 +69,7 @@ impl Words {
             "hex" => self.base = Some(Base::Hex),
             "dec" => self.base = Some(Base::Decimal),
             "oct" => self.base = Some(Base::Octal),
-            "dce" => return Err(Problem::new(Code::ValueUnsupported, format!("`dce` in {} is not supported yet", args.keyword))),
+            "dce" => self.endian = Some(Endian::Dce),
             other => {
                 let Some(mask) = other.strip_prefix("bitmask") else { return Ok(false) };
                 let digits = mask.trim();
@@ -223,4 +234,146 @@ fn byte_extract(args: &Args<'_>) -> Result<Body, Problem> {
         align,
         bitmask: words.bitmask,
     }))
+}
+
+/// Words of which each has a value, `bytes 4, offset 0, oper +`; an option twice is an error.
+fn pairs<'a>(args: &Args<'a>) -> Result<Vec<(&'a str, &'a str)>, Problem> {
+    let mut found: Vec<(&str, &str)> = Vec::new();
+    for member in args.list() {
+        let (key, value) = member.split_once(char::is_whitespace).unwrap_or((member, ""));
+        if found.iter().any(|(other, _)| *other == key) {
+            return Err(Problem::value(format!("`{}` is given twice", crate::header::shorten(key))));
+        }
+        found.push((key, value.trim()));
+    }
+    Ok(found)
+}
+
+fn byte_math(args: &Args<'_>) -> Result<Body, Problem> {
+    let help = "write byte_math:bytes COUNT, offset OFFSET, oper + - * / << or >>, rvalue NUMBER, result NAME;";
+    let bad = || args.bad().help(help);
+    let (mut count, mut offset, mut operator, mut operand, mut result) = (None, None, None, None, None);
+    let (mut relative, mut base, mut endian, mut bitmask) = (false, None, None, 0);
+    for (key, value) in pairs(args)? {
+        match key {
+            "bytes" => count = Some(amount(value, 1, 10)?),
+            "offset" => offset = Some(value.parse().ok().filter(|at| (-POSITION_MAX..=POSITION_MAX).contains(at)).ok_or_else(bad)?),
+            "oper" => {
+                operator = Some(match value {
+                    "+" => MathOperator::Add,
+                    "-" => MathOperator::Subtract,
+                    "*" => MathOperator::Multiply,
+                    "/" => MathOperator::Divide,
+                    "<<" => MathOperator::ShiftLeft,
+                    ">>" => MathOperator::ShiftRight,
+                    _ => return Err(bad()),
+                })
+            }
+            "rvalue" => {
+                operand = Some(match integer(value) {
+                    Some(number) if number <= u32::MAX.into() => ByteValue::Number(number),
+                    Some(_) => return Err(bad()),
+                    None => match amount(value, 0, i32::MAX)? {
+                        Amount::Name(name) => ByteValue::Name(name),
+                        Amount::Number(_) => return Err(bad()),
+                    },
+                })
+            }
+            "result" => match amount(value, 0, 0).map_err(|_| bad())? {
+                Amount::Name(name) => result = Some(name),
+                Amount::Number(_) => return Err(bad()),
+            },
+            "relative" => relative = true,
+            "endian" if endian.is_none() => {
+                endian = Some(match value {
+                    "big" => Endian::Big,
+                    "little" => Endian::Little,
+                    _ => return Err(bad()),
+                })
+            }
+            "dce" if endian.is_none() => endian = Some(Endian::Dce),
+            "string" => {
+                base = Some(match value {
+                    "hex" => Base::Hex,
+                    "dec" => Base::Decimal,
+                    "oct" => Base::Octal,
+                    _ => return Err(bad()),
+                })
+            }
+            "bitmask" => {
+                let hex = value.strip_prefix("0x").or_else(|| value.strip_prefix("0X")).unwrap_or(value);
+                bitmask = u32::from_str_radix(hex, 16).map_err(|_| bad())?;
+            }
+            _ => return Err(bad()),
+        }
+    }
+    let (Some(count), Some(offset), Some(operator), Some(operand), Some(result)) = (count, offset, operator, operand, result) else {
+        return Err(bad());
+    };
+    if matches!(operator, MathOperator::ShiftLeft | MathOperator::ShiftRight) && matches!(count, Amount::Number(5..)) {
+        return Err(Problem::value("a shift reads 1 to 4 bytes"));
+    }
+    let base = base.unwrap_or(Base::Binary(endian.unwrap_or(Endian::Big)));
+    Ok(Body::ByteMath(ByteMath { count, offset, relative, base, operator, operand, result, bitmask }))
+}
+
+fn base64_decode(args: &Args<'_>) -> Result<Body, Problem> {
+    let mut decode = Base64Decode::default();
+    if !args.value.is_empty() {
+        for (key, value) in pairs(args)? {
+            let number = || integer(value).filter(|number| *number <= 65_535).map(|number| number as u32).ok_or_else(|| args.bad());
+            match key {
+                "bytes" => decode.bytes = Some(number()?).filter(|number| *number > 0),
+                "offset" => decode.offset = number()?,
+                "relative" if value.is_empty() => decode.relative = true,
+                _ => return Err(args.bad().help("write base64_decode:bytes COUNT, offset OFFSET, relative;")),
+            }
+        }
+    }
+    Ok(Body::Base64Decode(decode))
+}
+
+fn entropy(args: &Args<'_>) -> Result<Body, Problem> {
+    let bad = || args.bad().help("write entropy:value >= 7.5;, perhaps with bytes COUNT, offset OFFSET");
+    let (mut bytes, mut offset, mut test) = (None, 0, None);
+    for (key, value) in pairs(args)? {
+        let number = || integer(value).and_then(|number| u32::try_from(number).ok()).ok_or_else(bad);
+        match key {
+            "bytes" => bytes = Some(number()?).filter(|number| *number > 0),
+            "offset" => offset = number()?,
+            "value" => test = Some(entropy_test(value).ok_or_else(bad)?),
+            _ => return Err(bad()),
+        }
+    }
+    Ok(Body::Entropy(Entropy { bytes, offset, test: test.ok_or_else(bad)? }))
+}
+
+fn entropy_test(text: &str) -> Option<EntropyTest> {
+    let number = |text: &str| -> Option<f64> {
+        let text = text.trim();
+        let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        text.parse().ok().filter(|number| plain && (0.0..=8.0).contains(number))
+    };
+    for (sign, test) in [
+        (">=", EntropyTest::GreaterOrEqual as fn(f64) -> EntropyTest),
+        ("<=", EntropyTest::LessOrEqual),
+        ("!=", EntropyTest::NotEqual),
+        (">", EntropyTest::Greater),
+        ("<", EntropyTest::Less),
+        ("=", EntropyTest::Equal),
+    ] {
+        if let Some(rest) = text.strip_prefix(sign) {
+            return number(rest).map(test);
+        }
+    }
+    let (negated, text) = match text.strip_prefix('!') {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    if let Some((low, high)) = text.split_once('-').or_else(|| text.split_once("<>")) {
+        let (low, high) = (number(low)?, number(high)?);
+        let test = if negated { EntropyTest::NotBetween } else { EntropyTest::Between };
+        return (low < high).then(|| test(low, high));
+    }
+    number(text).map(if negated { EntropyTest::NotEqual } else { EntropyTest::Equal })
 }

@@ -23,6 +23,15 @@ pub(super) const KEYWORDS: &[Keyword] = &[
     }),
     keyword("within", Value::Required, false, |args| Ok(Body::Modifier(Modifier::Within(amount(args.unquoted()?, 1, POSITION_MAX)?)))),
     keyword("fast_pattern", Value::Optional, false, fast_pattern),
+    keyword("uricontent", Value::Required, false, |args| match content(args)? {
+        Body::Content { negated, bytes } => Ok(Body::UriContent { negated, bytes }),
+        other => Ok(other),
+    }),
+    keyword("replace", Value::Required, false, |args| match content(args)? {
+        Body::Content { negated: false, bytes } => Ok(Body::Modifier(Modifier::Replace(bytes))),
+        _ => Err(args.bad()),
+    }),
+    keyword("prefilter", Value::None, false, |_| Ok(Body::Prefilter)),
 ];
 
 fn content(args: &Args<'_>) -> Result<Body, Problem> {

@@ -8,7 +8,7 @@ pub(super) const KEYWORDS: &[Keyword] = &[
     keyword("flow", Value::Required, false, flow),
     keyword("flowbits", Value::Required, false, flowbits),
     keyword("noalert", Value::None, false, |_| Ok(Body::Noalert)),
-    keyword("alert", Value::None, false, |_| Err(Problem::new(Code::KeywordUnsupported, "`alert` as an option is not supported"))),
+    keyword("alert", Value::None, false, |_| Ok(Body::Effect(crate::condition::Effect::Alert))),
 ];
 
 const WORDS: &[(&str, FlowWord)] = &[

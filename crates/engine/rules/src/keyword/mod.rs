@@ -1,12 +1,18 @@
 //! The table of all keywords. A family is one file; a keyword without a reader is known and not built.
 
+mod app;
 mod args;
+mod buffers;
 mod bytes;
 mod content;
+mod events;
+mod files;
 mod flow;
+pub mod integer;
 mod meta;
 mod packet;
 mod pcre;
+mod state;
 mod threshold;
 mod unbuilt;
 
@@ -16,6 +22,7 @@ use crate::diagnostic::{Code, Problem};
 use crate::tree::Body;
 
 pub(crate) use args::Args;
+pub use pcre::backtracking_construct;
 
 /// Reads an option's value.
 type Read = fn(&Args<'_>) -> Result<Body, Problem>;
@@ -57,6 +64,11 @@ impl Keyword {
     }
 }
 
+/// Flags of a pcre that name a buffer.
+pub(crate) const fn pcre_buffers() -> &'static [(char, crate::BufferId)] {
+    pcre::BUFFERS
+}
+
 /// All keywords, by name.
 pub fn all() -> &'static [&'static Keyword] {
     &TABLE
@@ -69,9 +81,21 @@ pub fn lookup(name: &str) -> Option<&'static Keyword> {
 }
 
 static TABLE: LazyLock<Vec<&'static Keyword>> = LazyLock::new(|| {
-    let families =
-        [meta::KEYWORDS, content::KEYWORDS, pcre::KEYWORDS, bytes::KEYWORDS, flow::KEYWORDS, packet::KEYWORDS, threshold::KEYWORDS];
-    let mut table: Vec<&'static Keyword> = families.into_iter().flatten().chain(unbuilt::keywords()).collect();
+    let families = [
+        meta::KEYWORDS,
+        content::KEYWORDS,
+        pcre::KEYWORDS,
+        bytes::KEYWORDS,
+        flow::KEYWORDS,
+        packet::KEYWORDS,
+        threshold::KEYWORDS,
+        state::KEYWORDS,
+        events::KEYWORDS,
+        files::KEYWORDS,
+        app::KEYWORDS,
+    ];
+    let tables = buffers::keywords().chain(integer::keywords()).chain(unbuilt::keywords());
+    let mut table: Vec<&'static Keyword> = families.into_iter().flatten().chain(tables).collect();
     table.sort_by_key(|keyword| keyword.name);
     table
 });

@@ -5,7 +5,7 @@ use crate::diagnostic::Problem;
 use crate::tree::{BitsMode, Body, FragBitsTest, PacketTest, Relation, TcpFlagsTest};
 
 pub(super) const KEYWORDS: &[Keyword] = &[
-    keyword("dsize", Value::Required, true, |args| Ok(Body::Packet(PacketTest::Dsize(args.number_test(65_535)?)))),
+    keyword("dsize", Value::Required, true, |args| Ok(Body::Packet(PacketTest::Dsize(args.number_test(16)?)))),
     keyword("flags", Value::Required, false, flags),
     keyword("tcp.flags", Value::Required, false, flags),
     keyword("seq", Value::Required, false, |args| Ok(Body::Packet(PacketTest::Seq(args.number(u32::MAX.into())? as u32)))),
@@ -14,11 +14,11 @@ pub(super) const KEYWORDS: &[Keyword] = &[
     keyword("tcp.ack", Value::Required, false, |args| Ok(Body::Packet(PacketTest::Ack(args.number(u32::MAX.into())? as u32)))),
     keyword("window", Value::Required, false, window),
     keyword("tcp.window", Value::Required, false, window),
-    keyword("itype", Value::Required, false, |args| Ok(Body::Packet(PacketTest::Itype(args.number_test(255)?)))),
-    keyword("icode", Value::Required, false, |args| Ok(Body::Packet(PacketTest::Icode(args.number_test(255)?)))),
+    keyword("itype", Value::Required, false, |args| Ok(Body::Packet(PacketTest::Itype(args.number_test(8)?)))),
+    keyword("icode", Value::Required, false, |args| Ok(Body::Packet(PacketTest::Icode(args.number_test(8)?)))),
     keyword("icmp_id", Value::Required, false, |args| Ok(Body::Packet(PacketTest::IcmpId(number16(args)?)))),
     keyword("icmp_seq", Value::Required, false, |args| Ok(Body::Packet(PacketTest::IcmpSeq(number16(args)?)))),
-    keyword("ttl", Value::Required, false, |args| Ok(Body::Packet(PacketTest::Ttl(args.number_test(255)?)))),
+    keyword("ttl", Value::Required, false, |args| Ok(Body::Packet(PacketTest::Ttl(args.number_test(8)?)))),
     keyword("tos", Value::Required, false, tos),
     keyword("id", Value::Required, false, |args| Ok(Body::Packet(PacketTest::Id(number16(args)?)))),
     keyword("sameip", Value::None, false, |_| Ok(Body::Packet(PacketTest::SameIp))),

@@ -1,8 +1,9 @@
 //! pcre. The pattern is kept as written; an engine translates it. What no linear-time engine has is refused here.
 
 use super::{Args, Keyword, Value, keyword};
+use crate::buffer::BufferId;
 use crate::diagnostic::{Code, Problem};
-use crate::tree::{Body, Pcre, PcreFlags};
+use crate::tree::{Body, Capture, CaptureScope, Pcre, PcreFlags};
 
 pub(super) const KEYWORDS: &[Keyword] = &[keyword("pcre", Value::Required, false, pcre)];
 
@@ -13,10 +14,29 @@ fn pcre(args: &Args<'_>) -> Result<Body, Problem> {
         None => (false, args.value),
     };
     let text = Args { keyword: args.keyword, value }.unquoted().map_err(|problem| Problem { code: Code::BadPcre, ..problem })?;
-    let (pattern, letters) = match text.strip_prefix('/') {
+    let (pattern, tail) = match text.strip_prefix('/') {
         Some(rest) => rest.rsplit_once('/').ok_or_else(|| bad("the pattern has no closing `/`").help("write pcre:\"/PATTERN/FLAGS\";"))?,
         None => return Err(bad("the pattern does not begin with `/`").help("write pcre:\"/PATTERN/FLAGS\";")),
     };
+    let (letters, variables) = match tail.split_once(',') {
+        Some((letters, variables)) => (letters.trim(), Some(variables)),
+        None => (tail, None),
+    };
+    let mut captures = Vec::new();
+    for variable in variables.iter().flat_map(|variables| variables.split(',')) {
+        let Some((scope, name)) = variable.trim().split_once(':') else {
+            return Err(bad(&format!("`{}` is not a variable", crate::header::shorten(variable))).help("write flow:NAME or pkt:NAME"));
+        };
+        let scope = match scope.trim() {
+            "flow" => CaptureScope::Flow,
+            "pkt" => CaptureScope::Packet,
+            "alert" => CaptureScope::Alert,
+            _ => return Err(bad(&format!("`{}` is not a kind of variable", crate::header::shorten(scope))).help("use flow, pkt or alert")),
+        };
+        let name = super::args::name(name).ok_or_else(|| bad("a variable has no name"))?;
+        captures.push(Capture { scope, name: name.to_owned() });
+    }
+    let mut buffer: Option<BufferId> = None;
     let mut flags = PcreFlags::default();
     for letter in letters.chars() {
         match letter {
@@ -30,21 +50,42 @@ fn pcre(args: &Args<'_>) -> Result<Body, Problem> {
             'R' => flags.relative = true,
             'B' => flags.rawbytes = true,
             'O' => flags.no_match_limit = true,
-            'U' | 'I' | 'H' | 'D' | 'M' | 'C' | 'P' | 'Q' | 'Y' | 'S' | 'V' | 'W' => {
-                return Err(Problem::new(Code::PcreUnsupported, format!("the buffer flag `{letter}` is not supported yet")));
+            letter if BUFFERS.iter().any(|(flag, _)| *flag == letter) => {
+                let name = BUFFERS.iter().find(|(flag, _)| *flag == letter).map(|(_, name)| *name);
+                if buffer.is_some() && buffer != name {
+                    return Err(bad("two flags name different buffers"));
+                }
+                buffer = name;
             }
             other => return Err(bad(&format!("`{other}` is not a flag"))),
         }
     }
-    if let Some(construct) = unsupported_construct(pattern) {
-        return Err(Problem::new(Code::PcreUnsupported, format!("the construct `{construct}` is not supported"))
-            .help("look-around, back references, atomic groups and possessive quantifiers have no linear-time match"));
+    if flags.rawbytes && buffer.is_some() {
+        return Err(bad("`B` (raw bytes) stands beside the flag of a buffer"));
     }
-    Ok(Body::Pcre(Pcre { negated, pattern: pattern.to_owned(), flags }))
+    Ok(Body::Pcre(Pcre { negated, pattern: pattern.to_owned(), flags, buffer, captures }))
 }
 
-/// The first construct that needs backtracking.
-fn unsupported_construct(pattern: &str) -> Option<&str> {
+/// Flags that name a buffer.
+pub(crate) const BUFFERS: &[(char, BufferId)] = &[
+    ('C', BufferId::HttpCookie),
+    ('D', BufferId::HttpHeaderRaw),
+    ('H', BufferId::HttpHeader),
+    ('I', BufferId::HttpUriRaw),
+    ('M', BufferId::HttpMethod),
+    ('P', BufferId::HttpRequestBody),
+    ('Q', BufferId::FileData),
+    ('S', BufferId::HttpStatCode),
+    ('U', BufferId::HttpUri),
+    ('V', BufferId::HttpUserAgent),
+    ('W', BufferId::HttpHost),
+    ('Y', BufferId::HttpStatMsg),
+    ('Z', BufferId::HttpHostRaw),
+];
+
+/// The first construct of a pattern that only a backtracking engine can run: look-around, back references, atomic groups,
+/// possessive quantifiers. A linear-time engine must refuse a pattern that has one.
+pub fn backtracking_construct(pattern: &str) -> Option<&str> {
     let bytes = pattern.as_bytes();
     let mut at = 0;
     let mut in_class = false;

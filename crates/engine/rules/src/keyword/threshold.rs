@@ -2,7 +2,7 @@
 
 use super::{Args, Keyword, Value, keyword};
 use crate::diagnostic::Problem;
-use crate::tree::{Body, Threshold, ThresholdKind, Track};
+use crate::tree::{Body, Threshold, ThresholdKind, Track, UniqueOn};
 
 pub(super) const KEYWORDS: &[Keyword] = &[
     keyword("threshold", Value::Required, false, |args| Ok(Body::Threshold(threshold(args, true)?))),
@@ -23,6 +23,7 @@ impl Track {
 
 fn threshold(args: &Args<'_>, with_type: bool) -> Result<Threshold, Problem> {
     let (mut kind, mut track, mut count, mut seconds) = (None, None, None, None);
+    let (mut multiplier, mut unique_on) = (None, None);
     for member in args.list() {
         let (key, value) = member.split_once(char::is_whitespace).unwrap_or((member, ""));
         // What follows the value is passed over, as the reference engine does: a published rule has
@@ -38,8 +39,8 @@ fn threshold(args: &Args<'_>, with_type: bool) -> Result<Threshold, Problem> {
                     "limit" => ThresholdKind::Limit,
                     "threshold" => ThresholdKind::Threshold,
                     "both" => ThresholdKind::Both,
-                    "backoff" => return Err(Problem::new(crate::Code::ValueUnsupported, "the threshold type `backoff` is not supported")),
-                    _ => return Err(args.bad().help("the type is limit, threshold or both")),
+                    "backoff" => ThresholdKind::Backoff { multiplier: 0 },
+                    _ => return Err(args.bad().help("the type is limit, threshold, both or backoff")),
                 })
                 .is_some(),
             "track" => track
@@ -54,6 +55,14 @@ fn threshold(args: &Args<'_>, with_type: bool) -> Result<Threshold, Problem> {
                 .is_some(),
             "count" => count.replace(number()?).is_some(),
             "seconds" => seconds.replace(number()?).is_some(),
+            "multiplier" if with_type => multiplier.replace(number()?).is_some(),
+            "unique_on" => unique_on
+                .replace(match value {
+                    "src_port" => UniqueOn::SourcePort,
+                    "dst_port" => UniqueOn::DestinationPort,
+                    _ => return Err(args.bad().help("unique_on src_port or dst_port")),
+                })
+                .is_some(),
             _ if kind.is_some() == with_type && track.is_some() && count.is_some() && seconds.is_some() => break,
             _ => return Err(args.bad()),
         };
@@ -62,8 +71,19 @@ fn threshold(args: &Args<'_>, with_type: bool) -> Result<Threshold, Problem> {
         }
     }
     let kind = if with_type { kind } else { Some(ThresholdKind::Filter) };
+    let (kind, seconds) = match (kind, multiplier) {
+        (Some(ThresholdKind::Backoff { .. }), Some(multiplier @ 2..)) if seconds.is_none() && unique_on.is_none() => {
+            (Some(ThresholdKind::Backoff { multiplier }), Some(0))
+        }
+        (Some(ThresholdKind::Backoff { .. }), _) => return Err(args.bad().help("backoff has a track, a count and a multiplier from 2 up")),
+        (_, Some(_)) => return Err(args.bad().help("only the type backoff has a multiplier")),
+        (kind, None) => (kind, seconds),
+    };
+    if unique_on.is_some() && track == Some(Track::ByFlow) {
+        return Err(args.bad().help("a flow has one pair of ports"));
+    }
     match (kind, track, count, seconds) {
-        (Some(kind), Some(track), Some(count), Some(seconds)) => Ok(Threshold { kind, track, count, seconds }),
+        (Some(kind), Some(track), Some(count), Some(seconds)) => Ok(Threshold { kind, track, count, seconds, unique_on }),
         _ => Err(args.bad().help("give type, track, count and seconds")),
     }
 }
