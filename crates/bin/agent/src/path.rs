@@ -337,10 +337,10 @@ impl Path {
     }
 }
 
-/// Is this link the host's end of a container's veth pair? Engines make both ends on the host and move one
+/// Is this link the host's end of a container's veth or netkit pair? Engines make both ends on the host and move one
 /// away: the end that stays has a master or a peer in another namespace.
 pub fn is_container_end(link: &Link) -> bool {
-    link.kind.as_deref() == Some("veth") && (link.master.is_some() || link.link_netnsid.is_some())
+    matches!(link.kind.as_deref(), Some("veth" | "netkit")) && (link.master.is_some() || link.link_netnsid.is_some())
 }
 
 /// Interfaces of a workload that can only be armed inside its namespace.
