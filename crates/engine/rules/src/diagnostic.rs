@@ -124,6 +124,7 @@ codes! {
     OlderRevision = "0203" Warning "replaced by a newer revision",
     NeverMatches = "0204" Warning "can never match",
     LateTransform = "0205" Warning "not directly after its buffer",
+    MixedBuffers = "0206" Warning "names another buffer",
 }
 
 impl fmt::Display for Code {

@@ -181,7 +181,8 @@ fn read(line: &LogicalLine<'_>, from: usize) -> Outcome {
     let shift = |problem: Problem| Problem { at: problem.at.map(|(start, end)| (start + from, end + from)), ..problem };
     let (header, open) = match header::parse(text) {
         Ok(read) => read,
-        Err(problem) => return Outcome::failed(find_sid(text), shift(problem)),
+        // The protocol may be one of the language that the rule asks for.
+        Err(problem) => return Outcome::failed(find_sid(text), unmet(text).unwrap_or_else(|| shift(problem))),
     };
     let Some(close) = text.rfind(')').filter(|close| *close > open && text[close + 1..].trim().is_empty()) else {
         let problem = Problem::new(Code::NoOptions, "the options are not closed with `)`").at(open, text.len());
@@ -300,6 +301,18 @@ fn option_end(bytes: &[u8]) -> Option<usize> {
 /// `\;` is a semicolon already at this level, as in Suricata.
 fn unescape_semicolons(value: &str) -> String {
     value.replace("\\;", ";")
+}
+
+/// The requirement that keeps a rule from being read whose header cannot be.
+fn unmet(text: &str) -> Option<Problem> {
+    let at = text.find("requires:")?;
+    let value = &text[at + "requires:".len()..];
+    let end = option_end(value.as_bytes())?;
+    match keyword::lookup("requires")?.read(Some(&value[..end])) {
+        Ok(Body::Requires(requirements)) => crate::signature::unmet(&requirements),
+        Ok(_) => None,
+        Err(problem) => Some(problem).filter(|problem| problem.code == Code::RequirementUnmet),
+    }
 }
 
 /// The sid of a rule that cannot be read, for its diagnostic.

@@ -1,7 +1,7 @@
 //! What a rule means: modifiers folded into their content, contents grouped by buffer, everything typed.
 
 use crate::buffer::BufferId;
-use crate::condition::{Condition, Effect, Towards};
+use crate::condition::{AppLayerProtocol, Condition, Effect, Towards};
 use crate::diagnostic::{Code, Problem};
 use crate::header::{Direction, Header, Protocol};
 use crate::keyword::Keyword;
@@ -139,6 +139,8 @@ impl ContentMatch {
 pub(crate) struct Fold {
     pub signature: Signature,
     transaction: bool,
+    /// The hook is of the connection, `http2:global:request_started`.
+    global_hook: bool,
     /// Entry of `signature.buffers` that a sticky buffer chose; `None`: the payload.
     current: Option<usize>,
     /// Buffer list and place of the last content: what a modifier modifies.
@@ -146,7 +148,9 @@ pub(crate) struct Fold {
     /// Protocols so far; `None`: any.
     apps: Option<Vec<App>>,
     seen: Vec<&'static str>,
-    names: Vec<String>,
+    current_is_old: bool,
+    /// Where each name was set.
+    names: Vec<(usize, String)>,
     matches: usize,
     /// Lints of the option in hand.
     pub warnings: Vec<Problem>,
@@ -161,10 +165,12 @@ impl Fold {
         Self {
             signature: Signature::default(),
             transaction: header.direction == Direction::Transaction,
+            global_hook: header.hook.as_ref().is_some_and(|hook| hook.starts_with("global:")),
             current: None,
             last_content: None,
             apps,
             seen: Vec::new(),
+            current_is_old: false,
             names: Vec::new(),
             matches: 0,
             warnings: Vec::new(),
@@ -227,13 +233,19 @@ impl Fold {
             }
             Body::ByteExtract(extract) => {
                 self.push(Match::ByteExtract(extract.clone()))?;
-                self.names.push(extract.name.clone());
+                let list = self.here();
+                self.names.push((list, extract.name.clone()));
             }
             Body::ByteMath(math) => {
                 self.known(&math.count)?;
                 self.known_value(&math.operand)?;
+                let first = self.signature.buffers.get(self.here()).is_none_or(|list| list.matches.is_empty());
+                if math.relative && first {
+                    return Err(Problem::value("a relative byte_math needs a match before it in the same buffer"));
+                }
                 self.push(Match::ByteMath(math.clone()))?;
-                self.names.push(math.result.clone());
+                let list = self.here();
+                self.names.push((list, math.result.clone()));
             }
             Body::Base64Decode(decode) => self.push(Match::Base64Decode(*decode))?,
             Body::Bsize(test) => self.in_buffer("bsize", Match::Bsize(*test))?,
@@ -246,14 +258,14 @@ impl Fold {
                 }
                 self.in_buffer("absent", Match::Absent { or_else: *or_else })?;
             }
-            Body::Entropy(test) => self.in_buffer("entropy", Match::Entropy(*test))?,
+            Body::Entropy(test) => self.push(Match::Entropy(*test))?,
             Body::Flow(words) => {
                 if !signature.flow.is_empty() {
                     return Err(Problem::new(Code::DuplicateOption, "`flow` is given twice").help("write one flow with all its words"));
                 }
                 signature.flow.extend(words.iter().copied());
             }
-            Body::Flowbits(bits) => signature.flowbits.push(bits.clone()),
+            Body::Flowbits(bits) => return self.flowbits(bits),
             Body::Noalert => signature.noalert = true,
             Body::Threshold(threshold) | Body::DetectionFilter(threshold) => {
                 let alone =
@@ -261,22 +273,32 @@ impl Fold {
                 if alone && !signature.thresholds.is_empty() {
                     return Err(Problem::new(Code::DuplicateOption, "a detection_filter stands alone, without a threshold"));
                 }
+                if signature.thresholds.iter().any(|other| other.kind == threshold.kind) {
+                    return Err(Problem::new(Code::DuplicateOption, "`threshold` is given twice").help("keep one of them"));
+                }
                 signature.thresholds.push(*threshold);
             }
             Body::Packet(test) => signature.packet.push(*test),
             Body::Condition(condition) => {
+                if let Condition::AppLayerProtocol(test) = condition {
+                    self.app_layer_protocol(test)?;
+                }
                 self.narrow(condition.protocols(), keyword.name)?;
                 self.signature.conditions.push(condition.clone());
             }
             Body::Effect(effect) => signature.effects.push(effect.clone()),
             Body::Prefilter => {
-                if self.matches == 0 && signature.packet.is_empty() && signature.conditions.is_empty() {
+                let nothing = signature.packet.is_empty() && signature.conditions.is_empty() && signature.flowbits.is_empty();
+                if self.matches == 0 && nothing {
                     return Err(Problem::new(Code::ModifierWithoutContent, "prefilter does not follow a keyword that it could choose"));
+                }
+                if matches!(signature.conditions.last(), Some(Condition::AppLayerProtocol(test)) if test.protocols.len() > 1) {
+                    return Err(Problem::new(Code::ModifierConflict, "prefilter beside more than one protocol"));
                 }
             }
             Body::Requires(requirements) => {
-                if let Some(unmet) = requirements.iter().find(|requirement| !met(requirement)) {
-                    return Err(Problem::new(Code::RequirementUnmet, unmet_message(unmet)));
+                if let Some(problem) = unmet(requirements) {
+                    return Err(problem);
                 }
             }
             Body::Unsupported(_) => {}
@@ -293,23 +315,88 @@ impl Fold {
             self.signature.gid = 1;
         }
         self.not_empty()?;
-        let (mut to_server, mut to_client) = (None, None);
         for list in &self.signature.buffers {
             check_list(list)?;
-            if let Buffer::Named(id) = list.buffer {
-                match (id.info().to_server, id.info().to_client) {
-                    (true, false) => to_server = Some(id),
-                    (false, true) => to_client = Some(id),
-                    _ => {}
-                }
-            }
         }
-        if let (Some(there), Some(back), false) = (to_server, to_client, self.transaction) {
-            let message = format!("`{}` and `{}` are of different directions", there.name(), back.name());
-            return Err(Problem::new(Code::ProtocolConflict, message).help("write `=>` for a rule about both directions of a transaction"));
+        check_dsize(&self.signature)?;
+        let named = |list: &BufferMatches| matches!(list.buffer, Buffer::Named(_));
+        if self.global_hook && self.signature.buffers.iter().any(named) {
+            return Err(Problem::new(Code::ProtocolConflict, "a hook of the whole connection stands beside a buffer of one stream"));
         }
+        self.directions()?;
         self.signature.apps = self.apps.unwrap_or_default();
         Ok(self.signature)
+    }
+
+    /// What exists in one direction only must fit together, and with `flow`.
+    fn directions(&self) -> Result<(), Problem> {
+        let has = |words: [FlowWord; 2]| self.signature.flow.iter().any(|word| words.contains(word));
+        let (flow_server, flow_client) = (has([FlowWord::ToServer, FlowWord::FromClient]), has([FlowWord::ToClient, FlowWord::FromServer]));
+        let (mut to_server, mut to_client) = (flow_server.then_some("flow"), flow_client.then_some("flow"));
+        let (mut ambiguous, mut asked) = (None, (false, false));
+        for list in &self.signature.buffers {
+            let Buffer::Named(id) = list.buffer else { continue };
+            let info = id.info();
+            match (info.to_server, info.to_client, list.towards) {
+                (true, false, _) | (_, _, Some(Towards::ToServer)) => {
+                    to_server = Some(info.name);
+                    asked.0 = true;
+                }
+                (false, true, _) | (_, _, Some(Towards::ToClient)) => {
+                    to_client = Some(info.name);
+                    asked.1 = true;
+                }
+                _ if info.protocols.is_empty() => {}
+                _ => ambiguous = Some(info.name),
+            }
+        }
+        let conflict = |message: String| Err(Problem::new(Code::ProtocolConflict, message));
+        match (self.transaction, to_server, to_client, ambiguous) {
+            (true, _, _, _) if flow_server || flow_client => conflict("`=>` stands beside a direction of `flow`".to_owned()),
+            (true, _, _, Some(name)) => conflict(format!("`{name}` exists in both directions, and `=>` needs to know which")),
+            (true, _, _, None) if asked != (true, true) => conflict("`=>` stands beside buffers of one direction only".to_owned()),
+            (false, Some(there), Some(back), _) => {
+                Err(Problem::new(Code::ProtocolConflict, format!("`{there}` and `{back}` are of different directions"))
+                    .help("write `=>` for a rule about both directions of a transaction"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn flowbits(&mut self, bits: &Flowbits) -> Result<(), Problem> {
+        use crate::tree::FlowbitsOperation as Op;
+        for other in &self.signature.flowbits {
+            let Some(name) = bits.names.iter().find(|name| other.names.contains(name)) else { continue };
+            let pair = [other.operation, bits.operation];
+            let both = |a: Op, b: Op| pair.contains(&a) && pair.contains(&b);
+            if both(Op::IsSet, Op::IsNotSet) && bits.names.len() == 1 && other.names.len() == 1 {
+                return Err(Problem::new(Code::ModifierConflict, format!("`{name}` cannot be set and not set")));
+            }
+            let idle =
+                [(Op::Set, Op::IsSet), (Op::Unset, Op::IsNotSet), (Op::Set, Op::Unset), (Op::Set, Op::Toggle), (Op::Unset, Op::Toggle)];
+            if idle.iter().any(|(a, b)| both(*a, *b)) {
+                self.warnings.push(Problem::new(Code::RedundantModifier, format!("two flowbits about `{name}` leave one without effect")));
+                break;
+            }
+        }
+        self.signature.flowbits.push(bits.clone());
+        Ok(())
+    }
+
+    fn app_layer_protocol(&self, test: &AppLayerProtocol) -> Result<(), Problem> {
+        let again = self.signature.conditions.iter().any(|condition| match condition {
+            Condition::AppLayerProtocol(other) => {
+                other.negated
+                    && test.negated
+                    && other.mode == test.mode
+                    && other.protocols.iter().any(|found| test.protocols.contains(found))
+            }
+            _ => false,
+        });
+        if again {
+            return Err(Problem::new(Code::DuplicateOption, "the same protocol is negated twice"));
+        }
+        Ok(())
     }
 
     /// Where a match goes now.
@@ -373,6 +460,7 @@ impl Fold {
     fn select(&mut self, select: &Select) -> Result<(), Problem> {
         self.not_empty()?;
         self.last_content = None;
+        self.current_is_old = select.old_name;
         match select.buffer {
             Buffer::Payload => {
                 self.current = None;
@@ -424,12 +512,21 @@ impl Fold {
         let list = match (self.current, pcre.buffer) {
             (Some(list), None) => list,
             (Some(list), Some(id)) if self.signature.buffers.get(list).is_some_and(|found| found.buffer == Buffer::Named(id)) => list,
-            // As in the reference engine: published rules have it.
-            (Some(list), Some(id)) => {
-                let message = format!("the flag for `{}` has no effect after another sticky buffer", id.name());
+            // Published rules have it after old names; the flag is what they mean, but for `R` that ties them to the buffer.
+            (Some(list), Some(id)) if self.current_is_old => {
+                let message = format!("the flag for `{}` stands after another sticky buffer", id.name());
                 let help = format!("write `{};` before the pcre instead of the flag", id.name());
-                self.warnings.push(Problem::new(Code::RedundantModifier, message).help(help));
-                list
+                self.warnings.push(Problem::new(Code::MixedBuffers, message).help(help));
+                if pcre.flags.relative {
+                    list
+                } else {
+                    self.narrow(id.info().protocols, "pcre")?;
+                    self.list(Buffer::Named(id))
+                }
+            }
+            (Some(_), Some(id)) => {
+                return Err(Problem::new(Code::StickyConflict, format!("the flag for `{}` stands after another sticky buffer", id.name()))
+                    .help("write pkt_data; before it, or the sticky buffer instead of the flag"));
             }
             (None, Some(id)) => {
                 self.narrow(id.info().protocols, "pcre")?;
@@ -474,6 +571,9 @@ impl Fold {
         // The payload may be empty now.
         if self.signature.buffers[from].matches.is_empty() {
             self.signature.buffers.remove(from);
+            for (place, _) in self.names.iter_mut().filter(|(place, _)| *place > from) {
+                *place -= 1;
+            }
             if from < list {
                 self.last_content = self.last_content.map(|(list, at)| (list - 1, at));
             }
@@ -504,10 +604,22 @@ impl Fold {
         Ok(())
     }
 
+    /// The entry of the payload or of the chosen buffer.
+    fn here(&self) -> usize {
+        self.current.unwrap_or_else(|| self.signature.buffers.iter().position(|list| list.buffer == Buffer::Payload).unwrap_or(0))
+    }
+
+    /// A name set in the payload is known there only, one set in a buffer of an application layer in all of those.
+    fn is_here(&self, list: usize) -> bool {
+        let of_app = |list: usize| matches!(self.signature.buffers.get(list).map(|found| found.buffer), Some(Buffer::Named(_)));
+        // The old modifiers come after the positions of their content, which stands with the payload until then.
+        self.current.is_none() || list == self.here() || (of_app(list) && of_app(self.here()))
+    }
+
     fn known(&self, amount: &Amount) -> Result<(), Problem> {
         match amount {
             Amount::Number(_) => Ok(()),
-            Amount::Name(name) if self.names.contains(name) => Ok(()),
+            Amount::Name(name) if self.names.iter().any(|(list, known)| known == name && self.is_here(*list)) => Ok(()),
             Amount::Name(name) => {
                 Err(Problem::value(format!("`{name}` is neither a number nor set by a byte_extract or byte_math before")))
             }
@@ -634,6 +746,12 @@ impl Fold {
     }
 }
 
+/// The first requirement that is not met here.
+pub(crate) fn unmet(requirements: &[Requirement]) -> Option<Problem> {
+    let unmet = requirements.iter().find(|requirement| !met(requirement))?;
+    Some(Problem::new(Code::RequirementUnmet, unmet_message(unmet)))
+}
+
 fn met(requirement: &Requirement) -> bool {
     match requirement {
         Requirement::Feature(name) => FEATURES.contains(&name.as_str()),
@@ -666,36 +784,97 @@ const LANGUAGE_VERSION: Version = [9, 0, 0];
 const FEATURES: &[&str] = &["ja3", "ja4"];
 
 fn check_list(list: &BufferMatches) -> Result<(), Problem> {
-    let bsize = list.matches.iter().find_map(|found| match found {
-        Match::Bsize(test) => Some(*test),
-        _ => None,
-    });
     for found in &list.matches {
         if let Match::Content(content) = found {
             check_content(content)?;
-            if let Some(test) = bsize
-                && !content.negated
-                && too_small(test, content.bytes.len() as u64)
-            {
-                return Err(Problem::value(format!("bsize leaves no room for a content of {} bytes", content.bytes.len())));
-            }
+            check_buffer(list, content)?;
+        }
+        if let Match::Bsize(test) = found
+            && let Some(most) = test.most()
+            && let Some(required) = required(&list.matches).filter(|required| *required > most)
+        {
+            return Err(Problem::value(format!("the contents need {required} bytes, bsize allows {most}")));
         }
     }
     Ok(())
 }
 
-/// No size that passes the test is as large as `length`.
-fn too_small(test: NumberTest, length: u64) -> bool {
-    match test {
-        NumberTest::Equal(size) | NumberTest::LessOrEqual(size) => size < length,
-        NumberTest::Less(size) | NumberTest::Between(_, size) => size <= length,
-        NumberTest::NotEqual(_)
-        | NumberTest::Greater(_)
-        | NumberTest::GreaterOrEqual(_)
-        | NumberTest::NotBetween(..)
-        | NumberTest::Masked { .. }
-        | NumberTest::NotMasked { .. } => false,
+/// The contents of a packet must fit into the size that `dsize` allows.
+fn check_dsize(signature: &Signature) -> Result<(), Problem> {
+    let most = signature.packet.iter().find_map(|test| match test {
+        PacketTest::Dsize(test) => test.most(),
+        _ => None,
+    });
+    let Some(most) = most else { return Ok(()) };
+    for list in signature.buffers.iter().filter(|list| list.buffer == Buffer::Payload) {
+        if let Some(required) = required(&list.matches).filter(|required| *required > most) {
+            return Err(Problem::value(format!("the contents need {required} bytes, dsize allows {most}")));
+        }
     }
+    Ok(())
+}
+
+/// Bytes that a buffer must have for its contents, counted as the reference engine does (`SigParseRequiredContentSize`); `None` when
+/// a position is not a number, or leads back.
+fn required(matches: &[Match]) -> Option<u64> {
+    let number = |amount: &Option<Amount>| match amount {
+        None => Some(0),
+        Some(Amount::Number(number)) => Some(i64::from(*number)),
+        Some(Amount::Name(_)) => None,
+    };
+    let (mut most, mut end) = (0i64, 0i64);
+    for found in matches {
+        let Match::Content(content) = found else { continue };
+        let length = content.bytes.len() as i64;
+        if !content.is_relative() {
+            if content.negated {
+                continue;
+            }
+            end = number(&content.offset)? + length;
+            most = most.max(end);
+            continue;
+        }
+        let distance = number(&content.distance)?;
+        if distance < 0 {
+            return Some(most.max(0) as u64);
+        }
+        // What must not be there is looked for in bytes that must be there, and moves nothing.
+        if content.negated {
+            most = most.max(end + distance + number(&content.within)?.max(length));
+            continue;
+        }
+        end += distance + length;
+        most = most.max(end);
+    }
+    Some(most.max(0) as u64)
+}
+
+/// A content that can never be in its buffer, because of how that is made.
+fn check_buffer(list: &BufferMatches, content: &ContentMatch) -> Result<(), Problem> {
+    let never = |what: &str| Err(Problem::value(format!("the content can never be there: {what}")));
+    if list.buffer == Buffer::Named(BufferId::Base64Data) && content.fast_pattern.is_some() {
+        return Err(Problem::new(Code::ModifierConflict, "fast_pattern cannot be used with base64_data"));
+    }
+    let space = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x0b;
+    if list.buffer == Buffer::Named(BufferId::HttpHost) && content.bytes.iter().any(u8::is_ascii_uppercase) {
+        return never("http.host is in lower case");
+    }
+    for transform in &list.transforms {
+        match transform {
+            Transform::StripWhitespace if content.bytes.iter().any(space) => return never("strip_whitespace takes white space out"),
+            Transform::CompressWhitespace if content.bytes.windows(2).any(|pair| pair.iter().all(space)) => {
+                return never("compress_whitespace leaves one blank");
+            }
+            Transform::ToLowercase if !content.nocase && content.bytes.iter().any(u8::is_ascii_uppercase) => {
+                return never("to_lowercase leaves no capitals");
+            }
+            Transform::ToUppercase if !content.nocase && content.bytes.iter().any(u8::is_ascii_lowercase) => {
+                return never("to_uppercase leaves capitals only");
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn check_content(content: &ContentMatch) -> Result<(), Problem> {

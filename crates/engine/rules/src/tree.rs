@@ -156,6 +156,8 @@ pub struct Select {
     pub towards: Option<crate::condition::Towards>,
     /// Says more about the protocol than the buffer does: `http.response_body` is `file.data` of HTTP.
     pub protocol: Option<App>,
+    /// By one of its old names.
+    pub old_name: bool,
 }
 
 /// A number, or the name that a `byte_extract` of the same rule gave.
@@ -516,6 +518,20 @@ pub enum NumberTest {
 }
 
 impl NumberTest {
+    /// The largest number that passes, when there is one below the type's own.
+    pub const fn most(self) -> Option<u64> {
+        match self {
+            Self::Equal(number) | Self::LessOrEqual(number) => Some(number),
+            Self::Less(number) | Self::Between(_, number) => Some(number.saturating_sub(1)),
+            Self::NotEqual(_)
+            | Self::Greater(_)
+            | Self::GreaterOrEqual(_)
+            | Self::NotBetween(..)
+            | Self::Masked { .. }
+            | Self::NotMasked { .. } => None,
+        }
+    }
+
     pub fn matches(self, value: impl Into<u64>) -> bool {
         let value = value.into();
         match self {

@@ -22,11 +22,16 @@ pub(super) fn keywords() -> impl Iterator<Item = &'static Keyword> {
 
 static KEYWORDS: LazyLock<Vec<Keyword>> = LazyLock::new(|| {
     let fixed: [(&'static str, Value, Read); 4] = [
-        ("pkt_data", Value::None, |_| Ok(Body::Select(Select { buffer: Buffer::Payload, towards: None, protocol: None }))),
+        ("pkt_data", Value::None, |_| Ok(Body::Select(Select { buffer: Buffer::Payload, towards: None, protocol: None, old_name: false }))),
         ("frame", Value::Required, frame),
         // The body of a response is the file it carries.
         ("http.response_body", Value::None, |_| {
-            Ok(Body::Select(Select { buffer: Buffer::Named(BufferId::FileData), towards: None, protocol: Some(App::Http) }))
+            Ok(Body::Select(Select {
+                buffer: Buffer::Named(BufferId::FileData),
+                towards: None,
+                protocol: Some(App::Http),
+                old_name: false,
+            }))
         }),
         ("http_server_body", Value::None, |_| Ok(Body::Modifier(Modifier::MoveTo(BufferId::FileData)))),
     ];
@@ -66,7 +71,7 @@ fn sticky(args: &Args<'_>) -> Result<Body, Problem> {
         _ if buffer.to_server && buffer.to_client => return Err(args.bad().help("to_server or to_client, or nothing")),
         _ => return Err(Problem::new(Code::ValueUnexpected, format!("`{}` takes no value", args.keyword))),
     };
-    Ok(Body::Select(Select { buffer: Buffer::Named(id), towards, protocol: None }))
+    Ok(Body::Select(Select { buffer: Buffer::Named(id), towards, protocol: None, old_name: args.keyword != buffer.name }))
 }
 
 fn modifier(args: &Args<'_>) -> Result<Body, Problem> {
@@ -83,7 +88,7 @@ fn frame(args: &Args<'_>) -> Result<Body, Problem> {
     let found = buffer::frames().iter().find(full).map(|(protocol, frame)| (Some(*protocol), *frame));
     let found = found.or_else(|| buffer::frames().iter().find(|(_, frame)| *frame == text).map(|(_, frame)| (None, *frame)));
     let (protocol, name) = found.ok_or_else(|| args.bad().help("this is no frame of a protocol"))?;
-    Ok(Body::Select(Select { buffer: Buffer::Frame { protocol, name }, towards: None, protocol: None }))
+    Ok(Body::Select(Select { buffer: Buffer::Frame { protocol, name }, towards: None, protocol: None, old_name: false }))
 }
 
 const fn plain(name: &'static str, read: Read) -> Keyword {
@@ -150,11 +155,10 @@ fn inflate(args: &Args<'_>) -> Result<Inflate, Problem> {
     Ok(Inflate { size_max })
 }
 
-/// The pattern may stand with or without its quotes.
 fn pcrexform(args: &Args<'_>) -> Result<Body, Problem> {
     let pattern = args.unquoted()?;
-    if pattern.is_empty() {
-        return Err(Problem::new(Code::BadPcre, "the pattern is empty"));
+    if pattern.is_empty() || !args.value.starts_with('"') {
+        return Err(Problem::new(Code::BadPcre, "the pattern does not stand in double quotes, or is empty"));
     }
     Ok(Body::Transform(Transform::Pcre(pattern.to_owned())))
 }
@@ -169,7 +173,7 @@ fn subslice(args: &Args<'_>) -> Result<Body, Problem> {
     };
     let (offset, length) = match numbers {
         [offset] => (number(offset), None),
-        [offset, length] => (number(offset), Some(number(length).ok_or_else(bad)?)),
+        [offset, length] => (number(offset), Some(number(length).filter(|length| *length != 0).ok_or_else(bad)?)),
         _ => return Err(bad()),
     };
     Ok(Body::Transform(Transform::Subslice(Subslice { offset: offset.ok_or_else(bad)?, length, truncate })))

@@ -73,7 +73,11 @@ fn app_layer_protocol(args: &Args<'_>) -> Result<Body, Problem> {
                 protocol::lookup(name).map(Recognised::As).ok_or_else(bad)
             }
         })
-        .collect::<Result<_, _>>()?;
+        .collect::<Result<Vec<_>, _>>()?;
+    let never = |found: &Recognised| matches!(found, Recognised::As(app) if !app.members().any(|member| member == *app));
+    if exact && protocols.iter().any(never) {
+        return Err(args.bad().help("a name that stands for several protocols is never recognised itself"));
+    }
     Ok(Body::Condition(Condition::AppLayerProtocol(AppLayerProtocol { negated, protocols, mode, exact })))
 }
 

@@ -98,6 +98,10 @@ fn dataset(args: &Args<'_>) -> Result<Body, Problem> {
     if source.format != DatasetFormat::Csv && (source.value_key.is_none() || source.context_key.is_none()) {
         return Err(args.bad().help("a set in JSON needs a value_key and a context_key"));
     }
+    let keys = source.context_key.is_some() || source.value_key.is_some() || source.array_key.is_some() || source.remove_key;
+    if source.format == DatasetFormat::Csv && keys {
+        return Err(args.bad().help("keys are for sets in JSON: write format json"));
+    }
     if source.format != DatasetFormat::Csv && matches!(operation, DatasetOperation::Set | DatasetOperation::Unset) {
         return Err(args.bad().help("a set in JSON is only read"));
     }

@@ -153,8 +153,10 @@ const PROTOCOL_NUMBERS: &[(&str, u8)] = &[
 
 fn ip_proto(args: &Args<'_>) -> Result<Body, Problem> {
     let (relation, rest) = Args { keyword: args.keyword, value: args.unquoted()?.trim() }.relation();
+    // As `getprotobyname` has them: in lower or in upper case.
     let lower = rest.value.to_ascii_lowercase();
-    let value = match PROTOCOL_NUMBERS.iter().find(|(name, _)| *name == lower) {
+    let one_case = rest.value == lower || rest.value == rest.value.to_ascii_uppercase();
+    let value = match PROTOCOL_NUMBERS.iter().find(|(name, _)| one_case && *name == lower) {
         Some((_, number)) => *number,
         None => rest.number(255)? as u8,
     };
