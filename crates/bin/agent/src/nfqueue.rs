@@ -52,6 +52,8 @@ const PAIRS_MAX: usize = 16_384;
 const PORTS_MAX: usize = 4095;
 /// The heartbeat's list is written so often at most.
 const BEAT_EVERY_NS: u64 = 100_000_000;
+/// Rules that somebody has taken away are put back after so long at the latest, and a sync.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long packets that wait may take to be judged when the agent ends.
 const DRAIN: Duration = Duration::from_secs(1);
 /// Ethernet header, which devices count and rules do not see.
@@ -172,6 +174,8 @@ struct Rules {
     numbers: BTreeMap<u32, u16>,
     /// Of chains that are gone.
     counted: Counts,
+    /// When it was last seen that they stand.
+    looked: Option<Instant>,
     problem: Option<String>,
 }
 
@@ -321,7 +325,9 @@ impl QueuePath {
             rules.generation += 1;
         }
         let inputs = self.inputs(plan, config, &rules);
-        let fresh = rules.inputs.as_ref().is_none_or(|now| Inputs { set: inputs.set, ..now.clone() } != inputs);
+        let changed = rules.inputs.as_ref() != Some(&inputs);
+        // Somebody may have emptied the table; and what failed may work now.
+        let fresh = changed || rules.problem.is_some() || !self.stand(&mut rules);
         if fresh {
             self.put(&mut rules, inputs);
         }
@@ -368,6 +374,18 @@ impl QueuePath {
         }
     }
 
+    /// Do the rules stand where they were put? Looked at so often only as a look is cheap beside it.
+    fn stand(&self, rules: &mut Rules) -> bool {
+        if rules.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+            return true;
+        }
+        rules.looked = Some(Instant::now());
+        Family::BOTH.into_iter().all(|family| {
+            // What cannot be read is not known to be gone.
+            iptables::save(family, Some("mangle"), None).map_or(true, |saved| queue_rules::stand(&saved))
+        })
+    }
+
     /// Puts new chains in the place of the ones before, in one step for each family.
     fn put(&self, rules: &mut Rules, inputs: Inputs) {
         rules.problem = None;
@@ -387,8 +405,8 @@ impl QueuePath {
                 rules.problem = Some(format!("rules of {family:?} are not in place: {error}"));
                 continue;
             }
-            if !saved.contains(&format!("-A FORWARD -j {}\n", queue_rules::CHAIN))
-                && let Err(error) = iptables::restore(family, &queue_rules::jumps(), None)
+            if let Some(jumps) = queue_rules::missing_jumps(&saved)
+                && let Err(error) = iptables::restore(family, &jumps, None)
             {
                 rules.problem = Some(format!("nothing leads to the rules of {family:?}: {error}"));
             }
@@ -403,6 +421,7 @@ impl QueuePath {
             }
         }
         rules.inputs = Some(inputs);
+        rules.looked = Some(Instant::now());
     }
 
     /// The plan's interfaces with numbers, and from where on they are counted.

@@ -132,14 +132,28 @@ pub fn text(family: Family, inputs: &Inputs) -> String {
     out
 }
 
-/// The jumps to our chain, in front of all others. (Naming the chain in a `:` line would empty it.)
-pub fn jumps() -> String {
+/// The hooks that jump to our chain.
+const HOOKS: [&str; 3] = ["FORWARD", "INPUT", "OUTPUT"];
+
+fn jumps(saved: &str, hook: &str) -> bool {
+    let jump = format!("-A {hook} -j {CHAIN}");
+    saved.lines().any(|line| line == jump)
+}
+
+/// Do all jumps to our chain stand in this table of `iptables-save`, and our chains, with something in them?
+pub fn stand(saved: &str) -> bool {
+    let filled = |chain: &str| saved.lines().any(|line| line.starts_with(&format!("-A {CHAIN}{chain}")));
+    missing_jumps(saved).is_none() && filled(" ") && filled("-Q") && filled("-A")
+}
+
+/// The jumps to our chain that this table lacks, in front of all others. (Naming the chain in a `:` line would empty it.)
+pub fn missing_jumps(saved: &str) -> Option<String> {
     let mut text = "*mangle\n".to_owned();
-    for hook in ["FORWARD", "INPUT", "OUTPUT"] {
+    for hook in HOOKS.into_iter().filter(|hook| !jumps(saved, hook)) {
         let _ = writeln!(text, "-I {hook} -j {CHAIN}");
     }
     text.push_str("COMMIT\n");
-    text
+    (!HOOKS.into_iter().all(|hook| jumps(saved, hook))).then_some(text)
 }
 
 /// What takes one set of chains away; nothing leads to it any more.
@@ -291,6 +305,16 @@ mod tests {
         let mut counts = Counts::new();
         add_counts(saved, 1, &mut counts);
         assert_eq!(counts, Counts::from([("in:veth1".into(), (5, 500)), ("queue-closed".into(), (5, 170))]));
+    }
+
+    #[test]
+    fn rules_that_somebody_took_away_are_missed() {
+        let whole = "-A FORWARD -j BULKHEAD\n-A INPUT -j BULKHEAD\n-A OUTPUT -j BULKHEAD\n-A BULKHEAD -i br0 -g BULKHEAD-Q0\n-A BULKHEAD-Q0 -j DROP\n-A BULKHEAD-A0 -j DROP\n";
+        assert!(stand(whole));
+        for line in whole.lines() {
+            assert!(!stand(&whole.replace(&format!("{line}\n"), "")), "nobody misses `{line}`");
+        }
+        assert_eq!(missing_jumps(&whole.replace("-A INPUT -j BULKHEAD\n", "")).unwrap(), "*mangle\n-I INPUT -j BULKHEAD\nCOMMIT\n");
     }
 
     #[test]

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 /// Time for one call, the wait for the lock of the legacy variant included.
 const CALL_SECONDS_MAX: u64 = 30;
-/// Seconds that the legacy variant waits for its lock.
-const LOCK_SECONDS_MAX: u32 = 10;
+/// Seconds that the legacy variant waits for its lock. Well below any watchdog of who calls.
+const LOCK_SECONDS_MAX: u32 = 3;
 /// Bytes of rules that [`save`] reads; a Kubernetes node has some 10 MiB.
 const OUTPUT_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Bytes of an error message that are kept.
