@@ -3,6 +3,7 @@
 //! packet passes unjudged, from the first moment to the last.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bulkhead_kit::agent::{Agent, AgentPlan, program};
@@ -201,6 +202,20 @@ fn an_upgrade_under_traffic_loses_no_connection() {
     }
 }
 
+/// The longest time in which nothing came, until `done`.
+fn longest_silence(receiver: &Receiver, done: &AtomicBool) -> Duration {
+    let (mut longest, mut last, mut count) = (Duration::ZERO, Instant::now(), receiver.got().len());
+    while !done.load(Ordering::Relaxed) {
+        let now = receiver.got().len();
+        if now != count {
+            (last, count) = (Instant::now(), now);
+        }
+        longest = longest.max(last.elapsed());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    longest
+}
+
 #[test]
 fn an_upgrade_under_fail_closed_passes_nothing_unjudged() {
     if !root_or_not_run("an_upgrade_under_fail_closed_passes_nothing_unjudged") {
@@ -219,12 +234,17 @@ fn an_upgrade_under_fail_closed_passes_nothing_unjudged() {
     wait_until("clean datagrams pass", PATIENCE, || udp.got().len() > 50);
     for config in [CLOSED.to_owned(), format!("{CLOSED}inspect:\n  flows-max: 65536\n")] {
         agent.dir().write("bulkhead.yaml", &config);
-        let begun = Instant::now();
-        agent.process().end(SIGTERM, PATIENCE);
-        let count = udp.got().len();
-        restart(&mut agent, &new);
-        wait_until("clean datagrams pass again", PATIENCE, || udp.got().len() > count + 20);
-        println!("clean datagrams pass again {:?} after the old agent was told to end", begun.elapsed());
+        let done = AtomicBool::new(false);
+        let longest = std::thread::scope(|scope| {
+            let watching = scope.spawn(|| longest_silence(&udp, &done));
+            agent.process().end(SIGTERM, PATIENCE);
+            let count = udp.got().len();
+            restart(&mut agent, &new);
+            wait_until("clean datagrams pass again", PATIENCE, || udp.got().len() > count + 20);
+            done.store(true, Ordering::Relaxed);
+            watching.join().expect("the thread that watches")
+        });
+        println!("no clean datagram passed for {longest:?} while the old agent was replaced");
     }
     let (clean, evil) = (clean.end().answers, evil.end().answers);
     std::thread::sleep(SILENCE);

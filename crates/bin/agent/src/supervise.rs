@@ -200,10 +200,11 @@ pub fn run(options: &RunOptions, ready: &mut dyn FnMut(&Path)) -> Result<(), Err
     }
     server.stop();
     stop.store(true, Ordering::Relaxed);
-    control.finish(ending, &options.pin_dir);
+    // They may take half a second to notice. The workers still judge meanwhile: the path ends last.
     for helper in helpers {
         let _ = helper.join();
     }
+    control.finish(ending, &options.pin_dir);
     if ending == Ending::Down {
         undo_journal(&options.run_dir);
     }
