@@ -83,9 +83,7 @@ pub fn load_all(config: &Config) -> Result<Rulebook, String> {
 fn variables(config: &Config) -> Variables {
     let mut variables = Variables::default();
     for (name, value) in &config.rules.variables.0 {
-        let ports = name.ends_with("_PORTS") || name.ends_with("_PORT") || variables.ports.contains_key(name);
-        let map = if ports { &mut variables.ports } else { &mut variables.addresses };
-        map.insert(name.clone(), value.clone());
+        variables.define(name, value);
     }
     variables
 }

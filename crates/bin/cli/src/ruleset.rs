@@ -92,14 +92,11 @@ fn remark(file: &str, diagnostic: Diagnostic) -> Remark {
     }
 }
 
-/// As the agent does it: a name is one of ports when it ends so, or is known as such.
 fn variables(config: &Config, given: &[(String, String)]) -> Variables {
     let mut variables = Variables::default();
-    let configured = config.rules.variables.0.iter().map(|(name, value)| (name.clone(), value.clone()));
-    for (name, value) in configured.chain(given.iter().cloned()) {
-        let ports = name.ends_with("_PORTS") || name.ends_with("_PORT") || variables.ports.contains_key(&name);
-        let map = if ports { &mut variables.ports } else { &mut variables.addresses };
-        map.insert(name, value);
+    let configured = config.rules.variables.0.iter();
+    for (name, value) in configured.chain(given.iter().map(|(name, value)| (name, value))) {
+        variables.define(name, value);
     }
     variables
 }

@@ -10,11 +10,11 @@ use bulkhead_rules::tree::{BitsMode, PacketTest, Relation, TcpFlagsTest};
 
 use std::sync::Arc;
 
-use crate::inspect::{Buffer, Inspection};
+use crate::inspect::{Buffer, Inspection, Work};
 use crate::outcome::{PipelineConfig, Stats};
 use crate::prefilter::Carry;
 use crate::rules::{Compiled, Group, RuleId, RuleInfo, Ruleset};
-use crate::tls::RecordWalk;
+use crate::tls::TlsWatch;
 
 /// Rules of one direction that have shown their literal and wait for the rest.
 const PENDING_MAX: usize = 64;
@@ -38,7 +38,9 @@ pub(crate) struct FlowState {
     /// To the server, to the client.
     pub depth_reached: [bool; 2],
     pub ip_only_done: [bool; 2],
-    pub tls: [RecordWalk; 2],
+    pub tls: Tls,
+    /// The client's and the server's end is a protected workload.
+    pub home: [bool; 2],
     pub flowbits: Vec<u64>,
     /// Keys of rules that would have blocked.
     pub would: Vec<u64>,
@@ -46,6 +48,52 @@ pub(crate) struct FlowState {
     pub halves: Option<Box<[Half; 2]>>,
     /// The rule set whose numbers `halves` holds.
     pub generation: u64,
+}
+
+/// Whether a flow may be TLS.
+#[derive(Debug, Default)]
+pub(crate) enum Tls {
+    /// No byte was seen.
+    #[default]
+    Unseen,
+    Watched(Box<TlsWatch>),
+    No,
+}
+
+impl Tls {
+    /// The next bytes of a direction. The change in heap bytes is put into `memory`.
+    fn push(&mut self, dir: Direction, bytes: &[u8], memory: &mut usize, memory_max: usize) {
+        if matches!(self, Self::Unseen) {
+            // A client begins, with a handshake record.
+            let begins = dir == Direction::ToServer && bytes.first() == Some(&22);
+            *self = if begins { Self::Watched(Box::default()) } else { Self::No };
+        }
+        let Self::Watched(watch) = self else { return };
+        let before = watch.memory();
+        watch.push(dir, bytes);
+        *memory = (*memory + watch.memory()).saturating_sub(before);
+        if watch.is_over() {
+            *self = Self::No;
+        } else if *memory > memory_max {
+            self.give_up(memory);
+        }
+    }
+
+    fn give_up(&mut self, memory: &mut usize) {
+        *memory = memory.saturating_sub(self.memory());
+        *self = Self::No;
+    }
+
+    fn memory(&self) -> usize {
+        match self {
+            Self::Watched(watch) => watch.memory(),
+            Self::Unseen | Self::No => 0,
+        }
+    }
+
+    pub fn is_encrypted(&self) -> bool {
+        matches!(self, Self::Watched(watch) if watch.is_encrypted())
+    }
 }
 
 /// One direction of a stream.
@@ -59,6 +107,8 @@ pub(crate) struct Half {
     pending: Vec<Pending>,
     /// Rules that have matched, and the offset from which they may match again.
     consumed: Vec<(RuleId, u64)>,
+    /// Another rule set has come: what is kept is to be searched for its literals before the next bytes are.
+    search_again: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -69,13 +119,23 @@ struct Pending {
 }
 
 impl FlowState {
-    /// Heap bytes of look-back, to be given back when the flow ends.
-    pub fn lookback_memory(&self) -> usize {
-        self.halves.as_ref().map_or(0, |halves| halves.iter().map(|half| half.lookback.capacity()).sum())
+    /// Gives all look-back back: the flow ends, or is looked at no longer. `memory` is what all flows hold.
+    pub fn free_lookback(&mut self, memory: &mut usize) {
+        let held: usize = self.halves.take().map_or(0, |halves| halves.iter().map(|half| half.lookback.capacity()).sum());
+        *memory = memory.saturating_sub(held);
+        self.tls.give_up(memory);
     }
 
-    /// Numbers of another rule set mean nothing: what waits is forgotten, the bytes are kept. Whether the flow was let go
-    /// because no rule could match it, and is to be followed again.
+    /// The same for one direction.
+    pub fn free_half(&mut self, dir: Direction, memory: &mut usize) {
+        if let Some(halves) = &mut self.halves {
+            let half = std::mem::take(&mut halves[index(dir)]);
+            *memory = memory.saturating_sub(half.lookback.capacity());
+        }
+    }
+
+    /// Numbers of another rule set mean nothing. The bytes are kept, and searched again for what waits in them when the next
+    /// ones come. Whether the flow was let go because no rule could match it, and is to be followed again.
     pub fn renumber(&mut self, generation: u64) -> bool {
         if self.generation != generation {
             self.generation = generation;
@@ -83,6 +143,7 @@ impl FlowState {
                 for half in halves.iter_mut() {
                     half.pending.clear();
                     half.consumed.clear();
+                    half.search_again = true;
                 }
             }
             if self.bypassed == Some(BypassReason::NoRule) {
@@ -139,8 +200,13 @@ pub(crate) struct Scratch {
     /// By rule: the pass in which it became a candidate.
     stamps: Vec<u32>,
     stamp: u32,
+    /// By literal of the group in hand: the scan in which it was found.
+    seen: Vec<u32>,
+    scan: u32,
     /// A cap stood in the way of inspection in this packet.
     pub cap_reached: bool,
+    /// Of this packet.
+    pub work: Work,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -154,6 +220,7 @@ impl Scratch {
     pub fn begin(&mut self, rules: usize) {
         self.matched.clear();
         self.cap_reached = false;
+        self.work = Work::default();
         if self.stamps.len() != rules {
             self.stamps = vec![0; rules];
             self.stamp = 0;
@@ -181,17 +248,26 @@ impl Scratch {
     /// First pass over one run of bytes.
     fn prefilter(&mut self, groups: &[&Group; 3], carry: &Carry, bytes: &[u8], stats: &mut Stats) {
         for group in groups {
+            self.scan = self.scan.wrapping_add(1);
+            if self.scan == 0 {
+                self.seen.fill(0);
+                self.scan = 1;
+            }
+            if self.seen.len() < group.owners.len() {
+                self.seen.resize(group.owners.len(), 0);
+            }
             let mut hits = 0;
-            group.prefilter.scan(carry, bytes, |number| {
+            let mut work = self.work;
+            group.prefilter.scan(carry, bytes, &mut work, |number| {
                 hits += 1;
-                let owners = &group.owners[number as usize];
                 // All owners are added at once: a literal that repeats costs one look.
-                if owners.first().is_some_and(|first| self.stamps[*first as usize] != self.stamp) || owners.len() > 1 {
-                    for rule in owners {
+                if std::mem::replace(&mut self.seen[number as usize], self.scan) != self.scan {
+                    for rule in &group.owners[number as usize] {
                         self.add(*rule, true);
                     }
                 }
             });
+            self.work = work;
             stats.prefilter_hits += hits;
             for rule in &group.always {
                 self.add(*rule, true);
@@ -210,7 +286,7 @@ pub(crate) struct StreamInspector<'a> {
     pub client: End,
     pub server: End,
     pub halves: &'a mut Option<Box<[Half; 2]>>,
-    pub tls: &'a mut [RecordWalk; 2],
+    pub tls: &'a mut Tls,
     pub scratch: &'a mut Scratch,
     pub stats: &'a mut Stats,
     pub memory: &'a mut usize,
@@ -228,13 +304,15 @@ impl StreamSink for StreamInspector<'_> {
         if self.config.stream_depth > 0 && offset >= self.config.stream_depth {
             return;
         }
-        self.tls[index(dir)].push(bytes);
+        if self.config.bypass_encrypted {
+            self.tls.push(dir, bytes, self.memory, self.config.lookback_memory_max);
+        }
         let (from, to) = match dir {
             Direction::ToServer => (self.client, self.server),
             Direction::ToClient => (self.server, self.client),
         };
         let groups = self.rules.stream_groups(dir, from.1, to.1);
-        if groups.iter().all(|group| group.is_empty()) {
+        if groups.iter().all(|group| group.is_empty()) || self.scratch.work.is_spent() {
             return;
         }
         let half = &mut self.halves.get_or_insert_default()[index(dir)];
@@ -243,6 +321,9 @@ impl StreamSink for StreamInspector<'_> {
         }
         // First pass.
         self.scratch.begin_pass();
+        if std::mem::take(&mut half.search_again) && !half.lookback.is_empty() {
+            self.scratch.prefilter(&groups, &Carry::default(), &half.lookback, self.stats);
+        }
         self.scratch.prefilter(&groups, &half.carry, bytes, self.stats);
         half.pending.retain(|pending| pending.until > offset);
         for pending in &half.pending {
@@ -262,6 +343,9 @@ impl StreamSink for StreamInspector<'_> {
             let base = (offset + bytes.len() as u64).saturating_sub(window.len() as u64);
             let view = View { dir, window, base, fresh: window.len() - bytes.len(), lookback };
             for at in 0..self.scratch.candidates.len() {
+                if !self.scratch.work.charge(1) {
+                    break;
+                }
                 let candidate = self.scratch.candidates[at];
                 half.verify(self.rules.rule(candidate.rule), candidate, view, (from, to), self.config, self.scratch, self.stats);
             }
@@ -280,7 +364,7 @@ impl StreamSink for StreamInspector<'_> {
     }
 
     fn gap(&mut self, dir: Direction, offset: u64, len: u64) {
-        self.tls[index(dir)].give_up();
+        self.tls.give_up(self.memory);
         if let Some(halves) = self.halves {
             halves[index(dir)].skip_to(offset + len);
         }
@@ -327,13 +411,13 @@ impl Half {
         let consumed = self.consumed.iter().position(|(id, _)| *id == candidate.rule);
         let start =
             consumed.map_or(0, |at| usize::try_from(self.consumed[at].1.saturating_sub(base)).unwrap_or(window.len())).min(window.len());
-        if !candidate.fresh && !rule.steps.touches(window, fresh) {
+        if !candidate.fresh && !rule.steps.touches(window, fresh, &mut scratch.work) {
             return;
         }
         stats.inspected += 1;
         let buffer = Buffer { bytes: &window[start..], base: base + start as u64 };
         let end_of_window = base + window.len() as u64;
-        match rule.steps.run(buffer) {
+        match rule.steps.run(buffer, &mut scratch.work) {
             // A match among old bytes only is no news: a negated content has slid out of the window.
             Inspection::Match { end } if start + end > fresh || rule.steps.needs_every_run() => {
                 stats.matched += 1;
@@ -351,6 +435,7 @@ impl Half {
                 return;
             }
             Inspection::Match { .. } | Inspection::NoMatch => {}
+            Inspection::Exhausted if scratch.work.is_spent() => return,
             Inspection::Exhausted => {
                 stats.steps_exhausted += 1;
                 scratch.cap_reached = true;
@@ -421,14 +506,18 @@ pub(crate) fn inspect_packet(
         scratch.prefilter(&rules.stream_groups(dir, view.from.1, view.to.1), &none, payload, stats);
     }
     scratch.candidates.sort_unstable();
+    let of_stream = scratch.matched.len();
     for at in 0..scratch.candidates.len() {
+        if !scratch.work.charge(1 + of_stream / 16) {
+            break;
+        }
         let id = scratch.candidates[at].rule;
         let rule = rules.rule(id);
         // Without contents there is nothing to find in a stream; without payload nothing in a packet.
         if (rule.ip_only && !view.first_in_direction)
             || !rule.header_matches(view.from, view.to)
             || !rule.packet.iter().all(|test| packet_test(test, packet))
-            || scratch.matched.iter().any(|matched| matched.rule == id)
+            || scratch.matched[..of_stream].iter().any(|matched| matched.rule == id)
         {
             continue;
         }
@@ -436,9 +525,10 @@ pub(crate) fn inspect_packet(
             0
         } else {
             stats.inspected += 1;
-            match rule.steps.run(Buffer { bytes: payload, base: 0 }) {
+            match rule.steps.run(Buffer { bytes: payload, base: 0 }, &mut scratch.work) {
                 Inspection::Match { end } => end,
                 Inspection::NoMatch => continue,
+                Inspection::Exhausted if scratch.work.is_spent() => break,
                 Inspection::Exhausted => {
                     stats.steps_exhausted += 1;
                     scratch.cap_reached = true;

@@ -1,16 +1,67 @@
 //! Second pass: does a rule hold on a buffer. Exact, with the reference engine's meaning of each keyword
-//! (`detect-engine-content-inspection.c`), and bounded: a rule may take [`STEPS_MAX`] steps on one buffer.
+//! (`detect-engine-content-inspection.c`), and bounded twice: a rule may take [`STEPS_MAX`] steps on one buffer, and all
+//! rules together [`WORK_PER_PACKET_MAX`] units of work on what one packet brings ([`Work`]).
 
 use bulkhead_rules::signature::{ContentMatch, Match};
 use bulkhead_rules::tree::{Amount, Base, ByteExtract, ByteJump, ByteTest, ByteValue, Comparison, Endian, IsDataAt, NumberTest};
 use memchr::memmem;
 
 use crate::pcre::{self, Pattern};
+use crate::prefilter::commonness;
 
 /// Suricata's `inspection-recursion-limit`.
 pub const STEPS_MAX: u32 = 3_000;
+/// Units of work on one packet, both passes and all rules together. A unit is about 25 ns, so that the cap is some 7 ms: a
+/// hundred times what a superpacket of ordinary traffic needs with all of ET Open.
+pub const WORK_PER_PACKET_MAX: u32 = 1 << 18;
+/// Bytes that a search for a literal walks over for one unit.
+const LITERAL_BYTES_PER_UNIT: usize = 256;
+/// The same for a pattern.
+const PATTERN_BYTES_PER_UNIT: usize = 16;
 /// Names that byte_extract may set in one rule.
 const NAMES_MAX: usize = 16;
+
+/// What may still be spent on the packet in hand. Each comparison, step and search is charged here by what it cost, so
+/// that no combination of input and rules makes a packet cost more.
+#[derive(Debug, Clone, Copy)]
+pub struct Work {
+    left: u32,
+    spent: bool,
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        Self::of(WORK_PER_PACKET_MAX)
+    }
+}
+
+impl Work {
+    pub const fn of(units: u32) -> Self {
+        Self { left: units, spent: false }
+    }
+
+    /// False when there was not that much left; nothing more is to be done for this packet then.
+    #[inline]
+    pub fn charge(&mut self, units: usize) -> bool {
+        match u32::try_from(units).ok().and_then(|units| self.left.checked_sub(units)) {
+            Some(left) => self.left = left,
+            None => {
+                self.left = 0;
+                self.spent = true;
+            }
+        }
+        !self.spent
+    }
+
+    /// More was wanted than there was.
+    pub const fn is_spent(&self) -> bool {
+        self.spent
+    }
+
+    pub const fn left(&self) -> u32 {
+        self.left
+    }
+}
 
 /// The matches of one buffer of one rule, ready to run.
 #[derive(Debug)]
@@ -45,6 +96,8 @@ struct Content {
     /// Lower case when `nocase`.
     bytes: Vec<u8>,
     finder: Option<memmem::Finder<'static>>,
+    /// The byte of it that is rarest in traffic.
+    rare: usize,
     negated: bool,
     nocase: bool,
     ends_with: bool,
@@ -79,7 +132,7 @@ pub enum Inspection {
         end: usize,
     },
     NoMatch,
-    /// [`STEPS_MAX`] was reached: no match was found until then.
+    /// [`STEPS_MAX`] was reached, or the packet's [`Work`] is spent: no match was found until then.
     Exhausted,
 }
 
@@ -146,10 +199,11 @@ impl Steps {
 
     /// Whether bytes from `fresh` on can have completed a match: one of the literals ends there, or something
     /// else than literals decides.
-    pub fn touches(&self, window: &[u8], fresh: usize) -> bool {
+    pub fn touches(&self, window: &[u8], fresh: usize, work: &mut Work) -> bool {
         self.steps.iter().any(|step| match &step.action {
             Action::Content(content) => {
-                !content.negated && content.find(&window[(fresh + 1).saturating_sub(content.bytes.len()).min(window.len())..]).is_some()
+                let from = (fresh + 1).saturating_sub(content.bytes.len()).min(window.len());
+                !content.negated && content.find(&window[from..], work).is_some()
             }
             Action::Pcre(_)
             | Action::IsDataAt(..)
@@ -160,11 +214,11 @@ impl Steps {
         })
     }
 
-    pub fn run(&self, buffer: Buffer<'_>) -> Inspection {
-        let mut run = Run { buffer, names: [0; NAMES_MAX], left: STEPS_MAX, end: 0 };
-        if run.from(&self.steps, 0) {
+    pub fn run(&self, buffer: Buffer<'_>, work: &mut Work) -> Inspection {
+        let mut run = Run { buffer, names: [0; NAMES_MAX], left: STEPS_MAX, end: 0, work };
+        if run.from(&self.steps, 0) && !run.work.is_spent() {
             Inspection::Match { end: run.end }
-        } else if run.left == 0 {
+        } else if run.left == 0 || run.work.is_spent() {
             Inspection::Exhausted
         } else {
             Inspection::NoMatch
@@ -183,6 +237,7 @@ impl Content {
         let depth = if content.starts_with { Some(Position::Number(bytes.len() as i64)) } else { position(&content.depth)? };
         Ok(Self {
             finder,
+            rare: rarest(&bytes),
             negated: content.negated,
             nocase: content.nocase,
             ends_with: content.ends_with,
@@ -196,10 +251,14 @@ impl Content {
     }
 
     /// First place of the literal in `window`.
-    fn find(&self, window: &[u8]) -> Option<usize> {
+    fn find(&self, window: &[u8], work: &mut Work) -> Option<usize> {
         match &self.finder {
-            Some(finder) => finder.find(window),
-            None => find_nocase(window, &self.bytes),
+            Some(finder) => {
+                let found = finder.find(window);
+                work.charge(1 + found.unwrap_or(window.len()) / LITERAL_BYTES_PER_UNIT);
+                found
+            }
+            None => find_nocase(window, &self.bytes, self.rare, work),
         }
     }
 
@@ -208,18 +267,29 @@ impl Content {
     }
 }
 
-/// `needle` is lower case. SIMD for its first byte in both cases, then a comparison.
-fn find_nocase(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    let (first, last_start) = (*needle.first()?, haystack.len().checked_sub(needle.len())?);
+/// `needle` is lower case. SIMD for its byte `rare` in both cases, then a comparison, which is charged.
+fn find_nocase(haystack: &[u8], needle: &[u8], rare: usize, work: &mut Work) -> Option<usize> {
+    let (wanted, last_start) = (*needle.get(rare)?, haystack.len().checked_sub(needle.len())?);
     let mut at = 0;
     while at <= last_start {
-        at += memchr::memchr2(first, first.to_ascii_uppercase(), &haystack[at..=last_start])?;
+        let skipped = memchr::memchr2(wanted, wanted.to_ascii_uppercase(), &haystack[at + rare..=last_start + rare]);
+        let step = skipped.unwrap_or(last_start + 1 - at);
+        if !work.charge(1 + step / LITERAL_BYTES_PER_UNIT + needle.len() / LITERAL_BYTES_PER_UNIT) {
+            return None;
+        }
+        at += skipped?;
         if haystack[at..at + needle.len()].eq_ignore_ascii_case(needle) {
             return Some(at);
         }
         at += 1;
     }
     None
+}
+
+/// Place of the byte that is rarest in traffic.
+fn rarest(bytes: &[u8]) -> usize {
+    let rarity = |(_, byte): &(usize, &u8)| commonness(byte.to_ascii_lowercase()).max(commonness(byte.to_ascii_uppercase()));
+    bytes.iter().enumerate().min_by_key(rarity).map_or(0, |(place, _)| place)
 }
 
 impl Position {
@@ -244,13 +314,14 @@ struct Run<'a> {
     left: u32,
     /// Of the match so far.
     end: usize,
+    work: &'a mut Work,
 }
 
 impl Run<'_> {
     /// Whether all steps hold. `previous`: where the match before ended, in the buffer's bytes.
     fn from(&mut self, steps: &[Step], previous: usize) -> bool {
         let Some((step, rest)) = steps.split_first() else { return true };
-        if self.left == 0 {
+        if self.left == 0 || !self.work.charge(1) {
             return false;
         }
         self.left -= 1;
@@ -317,8 +388,11 @@ impl Run<'_> {
             let found = if content.ends_with {
                 (window.len() >= length && content.equals(&window[window.len() - length..])).then(|| window.len() - length)
             } else {
-                content.find(window)
+                content.find(window, self.work)
             };
+            if self.work.is_spent() {
+                return false;
+            }
             let Some(place) = found else {
                 return content.negated && self.from(rest, previous);
             };
@@ -352,7 +426,14 @@ impl Run<'_> {
         }
         let mut low = start;
         loop {
-            let Some(found) = bytes.get(low..).and_then(|window| pattern.regex.find(window)) else {
+            // What was walked over is known behind it; a search is linear, so one more than the cap allows is no harm.
+            let window = bytes.get(low..).unwrap_or_default();
+            let found = pattern.regex.find(window);
+            let walked = found.map_or(window.len(), |found| found.end());
+            if !self.work.charge(4 + walked / PATTERN_BYTES_PER_UNIT) {
+                return false;
+            }
+            let Some(found) = found else {
                 return pattern.negated && low == start && self.from(rest, previous);
             };
             if pattern.negated {
@@ -567,7 +648,7 @@ mod tests {
         let file = bulkhead_rules::parse(&format!("alert tcp any any -> any any (msg:\"m\"; {options} sid:1;)"));
         assert_eq!(file.counts.loaded, 1, "{:?}", file.diagnostics);
         let steps = Steps::new(&file.rules[0].signature.buffers[0].matches).unwrap();
-        matches!(steps.run(Buffer { bytes: text, base }), Inspection::Match { .. })
+        matches!(steps.run(Buffer { bytes: text, base }, &mut Work::default()), Inspection::Match { .. })
     }
 
     #[test]
@@ -628,6 +709,50 @@ mod tests {
             r#"content:"a"; content:"b"; distance:0; content:"a"; distance:0; content:"b"; distance:0; content:"c"; distance:0;"#,
             &text
         ));
+    }
+
+    #[test]
+    fn case_does_not_matter_wherever_the_rare_byte_stands() {
+        for needle in ["zabc", "abzc", "abcz", "aaaa", "q"] {
+            let rule = format!(r#"content:"{needle}"; nocase;"#);
+            let upper = needle.to_ascii_uppercase();
+            for text in [format!("..{needle}"), format!("{upper}.."), format!("{}{upper}", &needle[..needle.len() - 1])] {
+                assert!(run(&rule, text.as_bytes()), "{needle} in {text}");
+            }
+            assert!(!run(&rule, &upper.as_bytes()[1..]) && !run(&rule, b""), "{needle}");
+        }
+    }
+
+    #[test]
+    fn work_is_charged_whatever_a_rule_does_and_ends_at_the_cap() {
+        let text = b"ab".repeat(64 * 1024);
+        let rules = [
+            r#"content:"a"; content:"b"; distance:0; content:"a"; distance:0; content:"c"; distance:0;"#,
+            r#"content:"aB"; nocase; content:"ABC"; nocase; distance:0;"#,
+            r#"pcre:"/a/"; pcre:"/b.*c/R";"#,
+            r#"content:"b"; content:!"c"; distance:0; pcre:"/ab.{5}c/R";"#,
+            r#"content:"a"; byte_jump:1,0,relative; isdataat:1,relative; content:"c"; distance:0;"#,
+        ];
+        let all: Vec<Steps> = rules
+            .iter()
+            .map(|options| {
+                let file = bulkhead_rules::parse(&format!("alert tcp any any -> any any (msg:\"m\"; {options} sid:1;)"));
+                Steps::new(&file.rules[0].signature.buffers[0].matches).unwrap()
+            })
+            .collect();
+        let mut work = Work::default();
+        let mut runs = 0;
+        while !work.is_spent() {
+            let before = work.left();
+            let inspection = all[runs % all.len()].run(Buffer { bytes: &text, base: 0 }, &mut work);
+            assert!(work.left() < before || work.is_spent(), "{}", rules[runs % all.len()]);
+            assert!(!work.is_spent() || inspection == Inspection::Exhausted);
+            runs += 1;
+            assert!(runs < 10_000);
+        }
+        let before = work.left();
+        assert_eq!(all[0].run(Buffer { bytes: &text, base: 0 }, &mut work), Inspection::Exhausted);
+        assert_eq!(before, 0);
     }
 
     #[test]

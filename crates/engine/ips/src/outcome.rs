@@ -28,7 +28,8 @@ pub struct PipelineConfig {
     pub lookback_memory_max: usize,
     /// What to do with a packet that a full table or buffer cannot take in.
     pub on_cap: OnFailure,
-    /// What to do with a retransmission of bytes that are no longer kept.
+    /// What to do with bytes that cannot be judged: a retransmission of what is no longer kept, payload of a connection of
+    /// which nothing is known, and what would take more than [`crate::inspect::WORK_PER_PACKET_MAX`] to inspect.
     pub on_unverifiable: OnFailure,
     /// Trust the wire's checksums (`Verify`), or a capture that was taken before they were filled in (`Ignore`).
     pub checksum: Checksums,
@@ -296,6 +297,10 @@ pub struct Stats {
     pub matched: u64,
     /// The second pass gave up on a rule.
     pub steps_exhausted: u64,
+    /// Packets whose inspection was ended by [`crate::inspect::WORK_PER_PACKET_MAX`].
+    pub work_exhausted: u64,
+    /// Bytes behind holes that were inspected when their flow ended.
+    pub inspected_at_end_bytes: u64,
     /// Candidates of a direction were given up for newer ones.
     pub pending_overflow: u64,
     /// Look-back was cut because its memory was used up.

@@ -16,12 +16,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bulkhead_model::{BypassReason, DropReason, Timestamp, Verdict};
-use bulkhead_net::ChecksumState;
 use bulkhead_net::decode::DecodeStats;
 use bulkhead_net::decode::{Decoded, Decoder, FrameMeta, Malformed, Packet};
 use bulkhead_net::defrag::{Defrag, DefragStats, Defragged};
 use bulkhead_net::flow::{Direction, EndedFlow, Flow, FlowRef, FlowStats, FlowTable, Handshake, Origin, Tuple};
-use bulkhead_net::stream::{Ignored, Reassembler, Refused, SegmentOutcome, StreamStats};
+use bulkhead_net::stream::{Ignored, Reassembler, Refused, SegmentOutcome, StreamStats, TcpStream};
+use bulkhead_net::{ChecksumState, LinkType};
 use bulkhead_rules::Action;
 use bulkhead_rules::tree::FlowbitsOperation;
 
@@ -29,7 +29,6 @@ use crate::detect::{End, FlowState, PacketView, Scratch, StreamInspector, index,
 use crate::outcome::*;
 use crate::rules::{Compiled, RuleInfo, Ruleset};
 use crate::threshold::{Answer, Thresholds};
-use crate::tls::RecordWalk;
 
 /// Alerts of one packet; Suricata's `packet-alert-max`.
 const ALERTS_PER_PACKET_MAX: usize = 15;
@@ -79,6 +78,8 @@ enum Fault {
     Segment(SegmentOutcome, usize),
     /// Inspection was not complete because a cap was reached.
     Inspection,
+    /// Inspection was ended because it would have cost too much.
+    Work,
 }
 
 /// The one table from fault to verdict. What the receiver throws away by itself is dropped here too, so that
@@ -92,16 +93,17 @@ fn verdict_of(fault: Fault, config: &PipelineConfig) -> Verdict {
         Fault::Malformed | Fault::Checksum | Fault::FragmentDiscarded => Verdict::Drop(DropReason::Malformed),
         Fault::FragmentConflict => Verdict::Drop(DropReason::StreamConflict),
         Fault::FragmentClosed => Verdict::Drop(DropReason::Flow),
+        Fault::Work => on(config.on_unverifiable, DropReason::Unverifiable),
         Fault::FragmentRefused | Fault::Inspection => on(config.on_cap, DropReason::Cap),
         Fault::Segment(outcome, payload) => match outcome {
             SegmentOutcome::Accept { .. } | SegmentOutcome::Queued | SegmentOutcome::Retransmission => Verdict::Accept,
             // The receiver answers a bare one, which peers rely on; it discards the payload of others.
             SegmentOutcome::Ignored(_) if payload == 0 => Verdict::Accept,
-            // Nothing is known of this connection: it is judged packet by packet.
-            SegmentOutcome::Ignored(Ignored::NoSession) => Verdict::Accept,
+            // Nothing is known of this connection, so nobody can say what the receiver makes of its bytes.
+            SegmentOutcome::Ignored(Ignored::NoSession) => on(config.on_unverifiable, DropReason::Unverifiable),
             SegmentOutcome::Ignored(_) => Verdict::Drop(DropReason::Malformed),
             SegmentOutcome::Conflict { .. } => Verdict::Drop(DropReason::StreamConflict),
-            SegmentOutcome::Unverifiable { .. } => on(config.on_unverifiable, DropReason::StreamConflict),
+            SegmentOutcome::Unverifiable { .. } => on(config.on_unverifiable, DropReason::Unverifiable),
             SegmentOutcome::Refused(Refused::Cap) => on(config.on_cap, DropReason::Cap),
             SegmentOutcome::Refused(Refused::Urgent) => Verdict::Drop(DropReason::Malformed),
             SegmentOutcome::Condemned => Verdict::Drop(DropReason::Flow),
@@ -383,7 +385,8 @@ impl Judge {
         };
         if found.fresh {
             let (client, server) = if dir == Direction::ToServer { (meta.src, meta.dst) } else { (meta.dst, meta.src) };
-            flow.state = FlowState { zone: meta.zone, client, server, generation: self.generation, ..FlowState::default() };
+            let home = if dir == Direction::ToServer { [home.source, home.destination] } else { [home.destination, home.source] };
+            flow.state = FlowState { zone: meta.zone, client, server, home, generation: self.generation, ..FlowState::default() };
             if packet.tcp().is_some() {
                 flow.tcp = Some(Box::new(self.streams.open(meta.protect, found.handshake.as_ref())));
             }
@@ -414,6 +417,9 @@ impl Judge {
             return Outcome { flow: Some(key.id), ..Outcome::of(Verdict::BypassFlow(reason)) };
         }
 
+        // A packet that only completes a handshake is not of an established connection yet; one that brings bytes is.
+        let established_before = flow.tcp.as_ref().is_some_and(|stream| stream.is_established());
+
         // Stream, and the rules that look at it.
         self.scratch.begin(self.rules.len());
         let mut segment = SegmentOutcome::Ignored(Ignored::NoSession);
@@ -443,19 +449,32 @@ impl Judge {
         }
 
         // Rules that look at the packet.
-        let in_stream = matches!(segment, SegmentOutcome::Accept { .. } | SegmentOutcome::Queued | SegmentOutcome::Retransmission);
+        let in_stream = match segment {
+            // The receiver does not take the payload of a SYN; rules see it as that of a packet.
+            SegmentOutcome::Accept { delivered } => delivered > 0 || !packet.tcp().is_some_and(|tcp| tcp.flags.syn()),
+            SegmentOutcome::Queued | SegmentOutcome::Retransmission => true,
+            SegmentOutcome::Conflict { .. }
+            | SegmentOutcome::Unverifiable { .. }
+            | SegmentOutcome::Ignored(_)
+            | SegmentOutcome::Refused(_)
+            | SegmentOutcome::Condemned => false,
+        };
         let first_in_direction = !std::mem::replace(&mut flow.state.ip_only_done[index(dir)], true);
         let view = PacketView { packet, from, to, dir: Some(dir), in_stream, first_in_direction };
         inspect_packet(&self.rules, &self.config, &view, &mut self.scratch, &mut self.stats);
 
         // Conditions of the rules whose contents hold, in the rules' order.
         let established = match &flow.tcp {
-            Some(stream) => stream.is_established(),
+            Some(stream) => established_before || (stream.is_established() && !packet.payload.is_empty()),
             None => flow.to_server.packets > 0 && flow.to_client.packets > 0,
         };
-        let decision = self.decide(place, Some(At { flow: found.flow, established, fragmented }), from, to);
+        let decision = self.decide(place, Some(At { flow: Some(found.flow), established, fragmented }), None, from, to);
         if self.scratch.cap_reached {
             verdict = harder(verdict, verdict_of(Fault::Inspection, &self.config));
+        }
+        if self.scratch.work.is_spent() {
+            self.stats.work_exhausted += 1;
+            verdict = harder(verdict, verdict_of(Fault::Work, &self.config));
         }
         verdict = harder(verdict, decision.verdict);
         self.stream_anomaly(place, segment);
@@ -481,6 +500,7 @@ impl Judge {
             if let Some(reason) = reason {
                 flow.state.bypassed = Some(reason);
                 flow.bypassed = true;
+                flow.state.free_lookback(&mut self.lookback_memory);
                 if let Some(stream) = flow.tcp.as_mut() {
                     stream.stop(Direction::ToServer);
                     stream.stop(Direction::ToClient);
@@ -492,6 +512,7 @@ impl Judge {
             {
                 if !std::mem::replace(&mut flow.state.depth_reached[index(dir)], true) {
                     stream.stop(dir);
+                    flow.state.free_half(dir, &mut self.lookback_memory);
                 }
                 verdict = Verdict::BypassDirection(BypassReason::Depth);
             }
@@ -530,8 +551,13 @@ impl Judge {
             let rule = rules.rule(matched.rule);
             rule.steps.is_empty() && !rule.packet.is_empty() && rule.source_ports.is_any() && rule.destination_ports.is_any()
         });
-        let decision = self.decide(place, None, from, to);
-        Outcome { rule: decision.rule, ..Outcome::of(decision.verdict) }
+        let decision = self.decide(place, None, None, from, to);
+        let mut verdict = decision.verdict;
+        if self.scratch.work.is_spent() {
+            self.stats.work_exhausted += 1;
+            verdict = harder(verdict, verdict_of(Fault::Work, &self.config));
+        }
+        Outcome { rule: decision.rule, ..Outcome::of(verdict) }
     }
 
     fn malformed(&mut self, now: Timestamp, meta: &PacketMeta, malformed: &Malformed) -> Outcome {
@@ -570,6 +596,7 @@ impl Judge {
                     DropReason::Flow => self.stats.drop_flow += 1,
                     DropReason::Malformed => self.stats.drop_malformed += 1,
                     DropReason::StreamConflict => self.stats.drop_conflict += 1,
+                    DropReason::Unverifiable => self.stats.drop_unverifiable += 1,
                     DropReason::Cap => self.stats.drop_cap += 1,
                     DropReason::Segment | DropReason::FailClosed | DropReason::UnknownInterface => {}
                 }
@@ -596,8 +623,9 @@ impl Judge {
         outcome
     }
 
-    /// Conditions, flow bits, thresholds and actions of what was matched, in the rules' order.
-    fn decide(&mut self, place: Place<'_>, at: Option<At>, from: End, to: End) -> Decision {
+    /// Conditions, flow bits, thresholds and actions of what was matched, in the rules' order. `ended`: the flow when it is
+    /// no longer in the table.
+    fn decide(&mut self, place: Place<'_>, at: Option<At>, mut ended: Option<&mut Flow<FlowState>>, from: End, to: End) -> Decision {
         let mut decision = Decision::default();
         if self.scratch.matched.is_empty() {
             return decision;
@@ -610,7 +638,10 @@ impl Judge {
             let rule = rules.rule(found.rule);
             let turned = found.stream.is_some() && found.stream != place.dir;
             let (place, from, to) = if turned { (place.turned(), to, from) } else { (place, from, to) };
-            let mut flow = at.and_then(|at| self.flows.get_mut(at.flow));
+            let mut flow = match ended.as_deref_mut() {
+                Some(flow) => Some(flow),
+                None => at.and_then(|at| at.flow).and_then(|flow| self.flows.get_mut(flow)),
+            };
             if !conditions_hold(rule, place, at, flow.as_deref()) {
                 continue;
             }
@@ -674,8 +705,9 @@ impl Judge {
     /// Gives memory back, and tells of each flow that is over.
     fn flows_ended(&mut self, now: Timestamp) {
         while let Some(EndedFlow { mut flow, why }) = self.ended.pop() {
-            self.lookback_memory = self.lookback_memory.saturating_sub(flow.state.lookback_memory());
-            flow.state.halves = None;
+            let state_name = flow.state_name();
+            self.inspect_rest(now, &mut flow);
+            flow.state.free_lookback(&mut self.lookback_memory);
             if !self.config.flow_events {
                 continue;
             }
@@ -688,7 +720,7 @@ impl Judge {
                 to_server: flow.to_server,
                 to_client: flow.to_client,
                 why,
-                state: flow.state_name(),
+                state: state_name,
                 alerted: flow.state.alerted,
                 condemned: flow.state.condemned.is_some() || flow.state.would_be_condemned,
                 bypassed: flow.state.bypassed,
@@ -698,6 +730,54 @@ impl Judge {
             };
             self.push(EngineEvent::FlowEnd(event));
         }
+    }
+
+    /// What waits behind a hole when a flow ends was let go, and nobody has looked at it: now it is, and rules say what they
+    /// would have done. Where drops are carried out the receiver's program has not read it either.
+    fn inspect_rest(&mut self, now: Timestamp, flow: &mut Flow<FlowState>) {
+        let waits = |stream: &TcpStream| stream.is_waiting(Direction::ToServer) || stream.is_waiting(Direction::ToClient);
+        if !flow.tcp.as_deref().is_some_and(waits) || flow.state.condemned.is_some() || flow.state.bypassed.is_some() {
+            return;
+        }
+        let Some(mut stream) = flow.tcp.take() else { return };
+        let established = stream.is_established();
+        flow.state.renumber(self.generation);
+        let [client_home, server_home] = flow.state.home;
+        let client = (flow.tuple.src.addr, flow.tuple.src.port, client_home);
+        let server = (flow.tuple.dst.addr, flow.tuple.dst.port, server_home);
+        self.scratch.begin(self.rules.len());
+        let before = self.streams.stats.delivered_bytes;
+        let state = &mut flow.state;
+        let mut inspector = StreamInspector {
+            rules: &self.rules,
+            config: &self.config,
+            client,
+            server,
+            halves: &mut state.halves,
+            tls: &mut state.tls,
+            scratch: &mut self.scratch,
+            stats: &mut self.stats,
+            memory: &mut self.lookback_memory,
+        };
+        self.streams.flush(&mut stream, &mut inspector);
+        self.stats.inspected_at_end_bytes += self.streams.stats.delivered_bytes - before;
+        if self.scratch.work.is_spent() {
+            self.stats.work_exhausted += 1;
+        }
+        let meta = PacketMeta {
+            zone: flow.state.zone,
+            src: flow.state.client,
+            dst: flow.state.server,
+            home: HomeSide { source: client_home, destination: server_home },
+            ..PacketMeta::captured(LinkType::RawIp, 0, false)
+        };
+        let key = FlowKey { id: flow.id, proto: flow.tuple.proto, src: flow.tuple.src, dst: flow.tuple.dst };
+        let place = Place { now, meta: &meta, key, dir: Some(Direction::ToServer) };
+        // Not in the table any more; `established` is all that is asked of it.
+        let at = At { flow: None, established, fragmented: false };
+        let decision = self.decide(place, Some(at), Some(flow), client, server);
+        flow.state.would_be_condemned |= !decision.verdict.passes();
+        flow.tcp = Some(stream);
     }
 
     fn decode_anomalies(&mut self, now: Timestamp, meta: &PacketMeta, packet: &Packet<'_>) {
@@ -741,7 +821,8 @@ impl Judge {
 /// A packet's flow, as conditions see it.
 #[derive(Clone, Copy)]
 struct At {
-    flow: FlowRef,
+    /// `None`: it has left the table.
+    flow: Option<FlowRef>,
     established: bool,
     /// It came in fragments.
     fragmented: bool,
@@ -826,7 +907,7 @@ fn nothing_more(rules: &Ruleset, config: &PipelineConfig, flow: &Flow<FlowState>
     if !known {
         return None;
     }
-    if config.bypass_encrypted && flow.state.tls.iter().all(RecordWalk::is_encrypted) {
+    if config.bypass_encrypted && flow.state.tls.is_encrypted() {
         return Some(BypassReason::Encrypted);
     }
     // Asked when the flow is young: headers do not change.

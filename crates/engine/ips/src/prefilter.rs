@@ -15,6 +15,8 @@
 
 use bulkhead_simd::{BUCKETS, ByteSet, Fragment, PLACES, Teddy};
 
+use crate::inspect::Work;
+
 /// Bytes of a literal that the first pass looks at; the second pass looks at all. Bounds what is carried.
 pub const LITERAL_BYTES_MAX: usize = 48;
 /// What a direction carries: one byte less than the longest literal.
@@ -137,8 +139,9 @@ impl Prefilter {
         self.literals.len()
     }
 
-    /// Reports the literals that end in `run`, given what was before. A number may come more than once.
-    pub fn scan(&self, carry: &Carry, run: &[u8], mut hit: impl FnMut(u32)) {
+    /// Reports the literals that end in `run`, given what was before. A number may come more than once. Each comparison of a
+    /// literal is charged; where `work` is spent, the rest is not looked at.
+    pub fn scan(&self, carry: &Carry, run: &[u8], work: &mut Work, mut hit: impl FnMut(u32)) {
         if self.is_empty() || run.is_empty() {
             return;
         }
@@ -149,13 +152,13 @@ impl Prefilter {
             let after = run.len().min(self.longest - 1);
             joint[..before.len()].copy_from_slice(before);
             joint[before.len()..before.len() + after].copy_from_slice(&run[..after]);
-            self.scan_run(&joint[..before.len() + after], before.len(), &mut hit);
+            self.scan_run(&joint[..before.len() + after], before.len(), work, &mut hit);
         }
-        self.scan_run(run, 0, &mut hit);
+        self.scan_run(run, 0, work, &mut hit);
     }
 
     /// Literals that end after `from`.
-    fn scan_run(&self, bytes: &[u8], from: usize, hit: &mut impl FnMut(u32)) {
+    fn scan_run(&self, bytes: &[u8], from: usize, work: &mut Work, hit: &mut impl FnMut(u32)) {
         let Engine { singles, few, many } = &self.engine;
         for number in singles {
             let literal = &self.literals[*number as usize];
@@ -166,15 +169,20 @@ impl Prefilter {
             }
         }
         if let Some(few) = few {
-            few.scan(bytes, |literal, place, at| self.compare(bytes, at, literal, place, from, hit));
+            few.scan(bytes, |literal, place, at| self.compare(bytes, at, literal, place, from, work, hit));
         }
         if let Some(many) = many {
-            many.scan(bytes, |literal, place, at| self.compare(bytes, at, literal, place, from, hit));
+            many.scan(bytes, |literal, place, at| self.compare(bytes, at, literal, place, from, work, hit));
         }
     }
 
     /// The whole literal, whose byte `place` stands at `at`.
-    fn compare(&self, bytes: &[u8], at: usize, number: u32, place: u8, from: usize, hit: &mut impl FnMut(u32)) {
+    #[allow(clippy::too_many_arguments)] // Called per candidate: a struct would be built each time.
+    #[inline]
+    fn compare(&self, bytes: &[u8], at: usize, number: u32, place: u8, from: usize, work: &mut Work, hit: &mut impl FnMut(u32)) {
+        if !work.charge(1) {
+            return;
+        }
         let literal = &self.literals[number as usize];
         let Some(start) = at.checked_sub(usize::from(place)) else { return };
         let end = start + literal.bytes.len();
@@ -272,7 +280,7 @@ fn chance(fragment: &Fragment) -> f64 {
 }
 
 /// How often a byte stands in traffic, roughly: text most, then zero, then the rest.
-const fn commonness(byte: u8) -> u32 {
+pub(crate) const fn commonness(byte: u8) -> u32 {
     match byte {
         b'e' | b't' | b'a' | b'o' | b'i' | b'n' | b's' | b'r' | b' ' | 0 => 60,
         b'a'..=b'z' | b'0'..=b'9' | b'/' | b'.' | b'=' | b'"' | b'\r' | b'\n' => 45,
@@ -381,7 +389,7 @@ mod tests {
     fn hits(prefilter: &Prefilter, runs: &[&[u8]]) -> Vec<u32> {
         let (mut carry, mut found) = (Carry::default(), Vec::new());
         for run in runs {
-            prefilter.scan(&carry, run, |number| found.push(number));
+            prefilter.scan(&carry, run, &mut Work::default(), |number| found.push(number));
             carry.push(run);
         }
         found.sort_unstable();
@@ -426,7 +434,16 @@ mod tests {
         let mut carry = Carry::default();
         carry.push(b"a needle");
         let mut count = 0;
-        prefilter.scan(&carry, b"and so on", |_| count += 1);
+        prefilter.scan(&carry, b"and so on", &mut Work::default(), |_| count += 1);
         assert_eq!(count, 0);
+    }
+
+    #[test]
+    fn comparisons_are_charged_and_end_with_the_work() {
+        let many: Vec<Vec<u8>> = (0..300).map(|number| format!("aaaaaaaa{number:04}").into_bytes()).collect();
+        let prefilter = Prefilter::new(many.iter().map(|literal| (literal.as_slice(), true)).chain([(b"aaaa".as_slice(), false)]));
+        let (text, mut work, mut count) = (vec![b'a'; 5_000], Work::of(1_000), 0);
+        prefilter.scan(&Carry::default(), &text, &mut work, |_| count += 1);
+        assert!(work.is_spent() && count == 1_000, "{count}");
     }
 }

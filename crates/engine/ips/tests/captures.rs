@@ -128,7 +128,8 @@ fn dropped(stats: &Stats, reason: DropReason) -> u64 {
         DropReason::Rule => stats.drop_rule,
         DropReason::Flow => stats.drop_flow,
         DropReason::Malformed => stats.drop_malformed,
-        DropReason::StreamConflict => stats.drop_conflict + stats.drop_unverifiable,
+        DropReason::StreamConflict => stats.drop_conflict,
+        DropReason::Unverifiable => stats.drop_unverifiable,
         DropReason::Cap => stats.drop_cap,
         DropReason::Segment | DropReason::FailClosed | DropReason::UnknownInterface => 0,
     }
@@ -172,6 +173,8 @@ fn every_frame_of_real_captures_has_a_stated_verdict_whole_and_mutated() {
     let [monitor, protect, mutated] = all_lines(captures, 2);
     assert!(monitor.packets > 50_000 && monitor.alerts > 100 && monitor.dropped == 0);
     assert!(protect.drop_rule > 0 && protect.accepted > protect.dropped);
+    // Real handshakes are believed, and nothing real costs more than a packet may.
+    assert!(monitor.bypass_encrypted > 1_000 && monitor.work_exhausted == 0 && monitor.inspected_at_end_bytes > 0);
     assert!(mutated.drop_malformed > 1_000);
 }
 

@@ -2,7 +2,7 @@
 
 mod kit;
 
-use bulkhead_ips::{DropScope, EngineEvent, LinkType, PacketMeta, PipelineConfig};
+use bulkhead_ips::{DropScope, EngineEvent, LinkType, OnFailure, PacketMeta, PipelineConfig};
 use bulkhead_model::{BypassReason, DropReason, Verdict};
 use kit::*;
 
@@ -250,9 +250,162 @@ fn depth_and_ciphertext_end_inspection() {
     let mut bench = Bench::new(EVIL);
     let mut connection = Connection::new(40001, 80);
     connection.open(&mut bench);
-    connection.request(&mut bench, &[22, 3, 1, 0, 2, 1, 2]);
-    connection.reply(&mut bench, &[22, 3, 3, 0, 1, 2, 23, 3, 3, 0, 1, 9]);
-    assert_eq!(connection.request(&mut bench, &[23, 3, 3, 0, 1, 9]).verdict, Verdict::BypassFlow(BypassReason::Encrypted));
+    connection.request(&mut bench, &client_hello());
+    connection.reply(&mut bench, &[server_hello(0x1301), record(23, b"encrypted extensions")].concat());
+    assert_eq!(connection.request(&mut bench, &record(23, b"finished")).verdict, Verdict::BypassFlow(BypassReason::Encrypted));
+    assert_eq!(bench.pipeline.memory(), 0, "a flow that is let go holds nothing");
+}
+
+fn record(kind: u8, contents: &[u8]) -> Vec<u8> {
+    [&[kind, 3, 3][..], &(contents.len() as u16).to_be_bytes(), contents].concat()
+}
+
+/// TLS 1.3, suite 0x1301.
+fn client_hello() -> Vec<u8> {
+    let body = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0, 0, 7, 0, 43, 0, 3, 2, 3, 4]].concat();
+    record(22, &[&[1, 0, 0, body.len() as u8][..], &body].concat())
+}
+
+fn server_hello(suite: u16) -> Vec<u8> {
+    let body = [&[3, 3][..], &[8; 32], &[0], &suite.to_be_bytes(), &[0, 0, 6, 0, 43, 0, 2, 3, 4]].concat();
+    record(22, &[&[2, 0, 0, body.len() as u8][..], &body].concat())
+}
+
+#[test]
+fn clear_text_dressed_as_records_stays_under_inspection() {
+    // What stands in front of an exploit that is written into "application data".
+    let attempts: [(&str, Vec<u8>, Vec<u8>); 5] = [
+        ("headers alone", record(22, b"x"), record(22, b"y")),
+        ("nothing but data", record(23, b"x"), record(23, b"y")),
+        ("a server that echoes", client_hello(), client_hello()),
+        ("a suite that was not offered", client_hello(), server_hello(0x1302)),
+        ("half a hello", client_hello()[..40].to_vec(), server_hello(0x1301)),
+    ];
+    for (name, hello, answer) in attempts {
+        let mut bench = Bench::new(EVIL);
+        let mut connection = Connection::new(40001, 80);
+        connection.open(&mut bench);
+        connection.request(&mut bench, &hello);
+        connection.reply(&mut bench, &[answer, record(23, b"data")].concat());
+        assert_eq!(connection.request(&mut bench, &record(23, b"data")).verdict, Verdict::Accept, "{name}");
+        assert!(!connection.request(&mut bench, &record(23, b"GET /bin/sh")).verdict.passes(), "{name}");
+    }
+}
+
+/// Rules whose parts repeat each other, and bytes on which each part is found everywhere.
+#[test]
+fn no_rules_and_bytes_make_a_packet_cost_more_than_the_cap() {
+    let rules: String = (0..400)
+        .map(|number| {
+            format!(
+                concat!(
+                    "drop tcp any any -> any 80 (msg:\"w\"; content:\"ab\"; content:\"b\"; distance:0; content:\"a\"; distance:0; nocase; ",
+                    "pcre:\"/a[^c]*b{{1,{0}}}[^c]*c/R\"; content:\"d\"; distance:{0}; sid:{1};)\n"
+                ),
+                number + 1,
+                number + 1000,
+            )
+        })
+        .collect();
+    for (protect, on_unverifiable) in [(true, OnFailure::Drop), (true, OnFailure::Pass), (false, OnFailure::Drop)] {
+        let config = PipelineConfig { on_unverifiable, on_cap: OnFailure::Pass, ..PipelineConfig::default() };
+        let mut bench = Bench::with(config, &format!("{EVIL}\n{rules}"));
+        bench.protect = protect;
+        let mut connection = Connection::new(40000, 80);
+        connection.open(&mut bench);
+        let outcome = connection.request(&mut bench, &b"ab".repeat(16_000));
+        let stats = bench.pipeline.stats();
+        assert_eq!(stats.work_exhausted, 1);
+        // 400 rules wanted to be looked at; each look costs thousands of units, so that few fit below the cap.
+        assert!(stats.inspected < 400, "{}", stats.inspected);
+        assert!(u64::from(bulkhead_ips::inspect::WORK_PER_PACKET_MAX) >= stats.inspected);
+        let stated = Verdict::Drop(DropReason::Unverifiable);
+        match (protect, on_unverifiable) {
+            (true, OnFailure::Drop) => {
+                assert_eq!((outcome.verdict, stats.drop_unverifiable), (stated, 1));
+                // The same bytes do not get through when they are sent again, nor are they paid for again.
+                connection.client_seq -= 32_000;
+                assert!(!connection.request(&mut bench, &b"ab".repeat(16_000)).verdict.passes());
+                assert_eq!(bench.pipeline.stats().work_exhausted, 1);
+            }
+            (true, OnFailure::Pass) => assert_eq!(outcome.verdict, Verdict::Accept),
+            (false, _) => {
+                assert_eq!((outcome.verdict, outcome.would), (Verdict::Accept, Some(stated)));
+                assert!(
+                    bench.events.iter().any(
+                        |event| matches!(event, EngineEvent::Drop(drop) if !drop.carried_out && drop.reason == DropReason::Unverifiable)
+                    )
+                );
+            }
+        }
+        // The next packet has all of it again.
+        if outcome.verdict.passes() {
+            connection.request(&mut bench, b"/bin/sh");
+            assert!(bench.sids().contains(&1));
+        }
+    }
+}
+
+#[test]
+fn payload_of_a_connection_that_is_not_known_has_the_stated_verdict() {
+    for (midstream, on_unverifiable, passes) in
+        [(false, OnFailure::Drop, false), (false, OnFailure::Pass, true), (true, OnFailure::Drop, true)]
+    {
+        let mut config = PipelineConfig { on_unverifiable, ..PipelineConfig::default() };
+        config.stream.midstream = midstream;
+        let mut bench = Bench::with(config, EVIL);
+        let connection = Connection::new(40000, 80);
+        let outcome = bench.send(&connection.client_says(0, ACK, b"hello"));
+        assert_eq!(outcome.verdict.passes(), passes, "{midstream} {on_unverifiable:?} {outcome:?}");
+        assert_eq!(bench.pipeline.stats().drop_unverifiable, u64::from(!passes));
+        // Without payload there is nothing to judge.
+        assert!(bench.send(&Connection::new(40001, 80).client_says(0, ACK, b"")).verdict.passes());
+    }
+    // A reset that carries bytes, and begins nothing.
+    let mut bench = Bench::new(EVIL);
+    let reset = Connection::new(40002, 80).client_says(0, RST, b"/bin/sh");
+    assert_eq!(bench.send(&reset).verdict, Verdict::Drop(DropReason::Unverifiable));
+}
+
+#[test]
+fn what_waits_behind_a_hole_is_inspected_when_its_flow_ends() {
+    let mut bench = Bench::new(EVIL);
+    bench.protect = false;
+    let mut connection = Connection::new(40000, 80);
+    connection.open(&mut bench);
+    bench.send(&connection.client_says(100, ACK, b"GET /bin/sh"));
+    assert!(bench.sids().is_empty());
+    bench.pipeline.finish(bench.now);
+    bench.events.extend(bench.pipeline.drain_events());
+    assert_eq!(bench.sids(), [1]);
+    let alert = bench.alerts()[0];
+    assert!(alert.would_have_blocked && !alert.blocked && alert.key.dst.port == 80);
+    assert_eq!(bench.pipeline.stats().inspected_at_end_bytes, 11);
+    assert!(bench.events.iter().any(|event| matches!(event, EngineEvent::FlowEnd(end) if end.condemned && end.alerted)));
+    assert_eq!(bench.pipeline.memory(), 0);
+}
+
+#[test]
+fn what_waited_for_later_bytes_is_found_again_after_a_reload() {
+    let rule = r#"drop tcp any any -> any 80 (msg:"two"; content:"alpha"; content:"omega"; distance:0; fast_pattern; sid:2;)"#;
+    let first = r#"drop tcp any any -> any 80 (msg:"two"; content:"alpha"; fast_pattern; content:"omega"; distance:0; sid:2;)"#;
+    for (before, after) in [(first, first), (rule, first), (first, rule)] {
+        let mut bench = Bench::new(before);
+        let mut connection = Connection::new(40000, 80);
+        connection.open(&mut bench);
+        assert!(connection.request(&mut bench, b"..alpha..").verdict.passes());
+        bench.pipeline.swap_rules(ruleset(&format!("{EVIL}\n{after}")));
+        assert!(connection.request(&mut bench, b"..ome").verdict.passes());
+        assert!(!connection.request(&mut bench, b"ga..").verdict.passes(), "{before} {after}");
+        assert_eq!(bench.sids(), [2]);
+    }
+    // What is only in the old bytes is no news.
+    let mut bench = Bench::new(first);
+    let mut connection = Connection::new(40000, 80);
+    connection.open(&mut bench);
+    connection.request(&mut bench, b"a needle here");
+    bench.pipeline.swap_rules(ruleset(r#"drop tcp any any -> any 80 (msg:"n"; content:"needle"; sid:4;)"#));
+    assert!(connection.request(&mut bench, b"and nothing there").verdict.passes());
 }
 
 #[test]

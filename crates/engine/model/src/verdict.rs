@@ -57,6 +57,9 @@ pub enum DropReason {
     Malformed,
     /// Bytes of the stream differ from those already judged at the same place.
     StreamConflict,
+    /// Bytes that cannot be judged: sent again when they are no longer kept for comparison, of a connection that is not
+    /// known, or too costly to inspect; and the policy says so.
+    Unverifiable,
     /// A named cap (flow table, reassembly memory, fragments) was reached and the policy is fail-closed.
     Cap,
     /// The agent did not answer and the policy is fail-closed.

@@ -177,6 +177,13 @@ impl VariableError {
 }
 
 impl Variables {
+    /// Gives a variable its value. It is one of ports when its name ends so, or is known as such.
+    pub fn define(&mut self, name: &str, value: &str) {
+        let ports = name.ends_with("_PORTS") || name.ends_with("_PORT") || self.ports.contains_key(name);
+        let map = if ports { &mut self.ports } else { &mut self.addresses };
+        map.insert(name.to_owned(), value.to_owned());
+    }
+
     /// The addresses that an expression stands for; never the empty set.
     pub fn address_set(&self, tree: &AddressExpr) -> Result<AddressSet, VariableError> {
         let set = self.address_tree(tree, 0)?;
@@ -355,6 +362,16 @@ mod tests {
         assert!(!external.contains(address, true) && external.contains(address, false));
         let mixed = addresses("[$HOME_NET,203.0.113.1]", &variables);
         assert!(mixed.contains("203.0.113.1".parse().unwrap(), false) && mixed.contains(address, true) && !mixed.contains(address, false));
+    }
+
+    #[test]
+    fn a_name_says_what_kind_of_variable_it_is() {
+        let mut variables = Variables::default();
+        for (name, value) in [("WEB_PORTS", "[80,8080]"), ("DB_PORT", "5432"), ("HOME_NET", "198.51.100.0/24"), ("MINE", "any")] {
+            variables.define(name, value);
+        }
+        assert_eq!((variables.ports["WEB_PORTS"].as_str(), variables.ports["DB_PORT"].as_str()), ("[80,8080]", "5432"));
+        assert_eq!((variables.addresses["HOME_NET"].as_str(), variables.addresses["MINE"].as_str()), ("198.51.100.0/24", "any"));
     }
 
     #[test]

@@ -19,6 +19,7 @@ const ETHERTYPE_MPLS: u16 = 0x8847;
 const ETHERTYPE_MPLS_MULTICAST: u16 = 0x8848;
 const ETHERTYPE_QINQ: u16 = 0x88a8;
 const ETHERTYPE_QINQ_OLD: u16 = 0x9100;
+const ETHERTYPE_NSH: u16 = 0x894f;
 /// Below this the field is a length (IEEE 802.3).
 const ETHERTYPE_MIN: u16 = 0x0600;
 
@@ -178,6 +179,14 @@ pub(super) fn ethertype<'a>(mut layer: Layer<'a>, mut ether: Option<Ether>, firs
                 rest = after;
                 continue;
             }
+            ETHERTYPE_NSH => match nsh(rest) {
+                Some((next, after)) => {
+                    kind = next;
+                    rest = after;
+                    continue;
+                }
+                None => Decoded::Ignored(Ignored::EtherType(ETHERTYPE_NSH)),
+            },
             ETHERTYPE_ARP => arp(layer, rest),
             ETHERTYPE_PPPOE_SESSION => pppoe_session(layer, ether, rest),
             ETHERTYPE_PPPOE_DISCOVERY => pppoe_discovery(layer, rest),
@@ -204,6 +213,23 @@ fn ethernet<'a>(layer: Layer<'a>, bytes: &'a [u8]) -> Decoded<'a> {
     let kind = u16::from_be_bytes([t0, t1]);
     let ether = Ether { dst: [d0, d1, d2, d3, d4, d5], src: [s0, s1, s2, s3, s4, s5], ethertype: kind };
     ethertype(layer, Some(ether), kind, rest)
+}
+
+/// RFC 8300, section 2.2: what follows the header, and as which EtherType. `None`: not this, or cut.
+fn nsh(bytes: &[u8]) -> Option<(u16, &[u8])> {
+    let (&[version, length, _, next, ..], _) = bytes.split_first_chunk::<8>()?;
+    let length = usize::from(length & 0x3f) * 4;
+    if version >> 6 != 0 || length < 8 {
+        return None;
+    }
+    let rest = bytes.get(length..)?;
+    match next {
+        1 => Some((ETHERTYPE_IPV4, rest)),
+        2 => Some((ETHERTYPE_IPV6, rest)),
+        3 => rest.split_first_chunk::<14>().map(|(head, after)| (u16::from_be_bytes([head[12], head[13]]), after)),
+        5 => Some((ETHERTYPE_MPLS, rest)),
+        _ => None,
+    }
 }
 
 /// RFC 826 for IPv4 over Ethernet. Anything else that calls itself ARP is malformed: Linux' `arp_rcv` and

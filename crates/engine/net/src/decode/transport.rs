@@ -31,6 +31,8 @@ pub enum Transport<'a> {
         version: u8,
         /// EtherType of the payload.
         protocol: u16,
+        /// It carries a sequence number: ERSPAN has a header of its own then.
+        sequence: bool,
     },
     Esp {
         spi: u32,
@@ -570,7 +572,7 @@ fn gre<'a>(layer: Layer<'a>, ip: Ip<'a>, mut events: Events) -> Decoded<'a> {
         _ => return malformed(layer, &ip, DecodeEvent::GreWrongVersion, events),
     }
     match ip.payload.get(len..) {
-        Some(payload) => ip::packet(layer, ip, Transport::Gre { version, protocol }, payload, events),
+        Some(payload) => ip::packet(layer, ip, Transport::Gre { version, protocol, sequence }, payload, events),
         None if version == 0 => malformed(layer, &ip, DecodeEvent::GreVersion0HdrTooBig, events),
         None => malformed(layer, &ip, DecodeEvent::GreVersion1HdrTooBig, events),
     }

@@ -8,6 +8,8 @@ const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// Transparent Ethernet bridging.
 const ETHERTYPE_TEB: u16 = 0x6558;
 const ETHERTYPE_PPP: u16 = 0x880b;
+/// A mirrored frame (draft-foschiano-erspan-03): bare in type I, behind eight bytes in type II, which has a sequence number.
+const ETHERTYPE_ERSPAN: u16 = 0x88be;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TunnelKind {
@@ -49,6 +51,10 @@ pub(super) fn find<'a>(packet: &Packet<'a>, config: &DecodeConfig) -> Option<Tun
                 ip::IpVersion::V6 => TunnelKind::IpInIpv6,
             };
             Some(Tunnel { kind, link: None, ethertype, bytes })
+        }
+        Transport::Gre { protocol: ETHERTYPE_ERSPAN, sequence, .. } => {
+            let bytes = bytes.get(if sequence { 8 } else { 0 }..).filter(|frame| !frame.is_empty())?;
+            Some(Tunnel { kind: TunnelKind::Gre, link: Some(LinkType::Ethernet), ethertype: ETHERTYPE_TEB, bytes })
         }
         Transport::Gre { protocol, .. } => {
             // Keep-alives and other empty payloads carry nothing.
