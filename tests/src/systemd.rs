@@ -37,6 +37,12 @@ mkdir -p "$tree/proc" "$tree/run" "$tree/root" "$tree/home" "$tree/opt" "$tree/v
 mkdir -m 1777 "$tree/tmp"
 ln -s ../run "$tree/var/run"
 mount -t proc proc "$tree/proc"
+# It would mount each version 1 controller that nobody has mounted, and with it take it from version 2, beyond its own end.
+while read -r name rest; do
+    case $name in \#*) ;; *) [ -e "/sys/fs/cgroup/$name/cgroup.procs" ] || continue ;; esac
+    printf '%s\t%s\n' "$name" "$rest"
+done </proc/cgroups >"$root/cgroups"
+mount --bind "$root/cgroups" "$tree/proc/cgroups"
 mount -t tmpfs tmpfs "$tree/run"
 mkdir -p "$tree/run/netns" "$tree/run/systemd" "$tree/opt/none"
 mkdir -p /run/netns
@@ -44,7 +50,7 @@ mount --rbind /run/netns "$tree/run/netns"
 mount --bind "$root/units" "$tree/given"
 mount --bind "$3" "$tree/dev/kmsg"
 [ ! -e "$tree/dev/console" ] || mount --bind "$3" "$tree/dev/console"
-for hierarchy in /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/systemd; do
+for hierarchy in /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/systemd /sys/fs/cgroup/memory /sys/fs/cgroup/pids /sys/fs/cgroup/devices; do
     [ -e "$hierarchy/cgroup.procs" ] || continue
     mkdir -p "$hierarchy/$2"
     echo $$ >"$hierarchy/$2/cgroup.procs"
@@ -161,6 +167,17 @@ impl Manager {
         let text = std::fs::read_to_string(self.path(&format!("/proc/{pid}/status")))
             .unwrap_or_else(|e| panic!("{unit} has no process {pid}: {e}\n{}", self.log()));
         text.lines().filter_map(|line| line.split_once(':')).map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()
+    }
+
+    /// A file of a unit's own cgroup, in the hierarchy of its controller or in the one that all share. `None`: there is none.
+    pub fn cgroup_file(&self, unit: &str, controller: &str, name: &str) -> Option<String> {
+        let below = format!("{}/system.slice/{unit}/{name}", self.cgroup);
+        ["/sys/fs/cgroup/", "/sys/fs/cgroup/unified/"]
+            .map(|root| format!("{root}{below}"))
+            .into_iter()
+            .chain([format!("/sys/fs/cgroup/{controller}/{below}")])
+            .find_map(|path| std::fs::read_to_string(path).ok())
+            .map(|text| text.trim().to_owned())
     }
 
     /// What systemd has said so far.

@@ -301,6 +301,29 @@ fn under_systemd_the_unit_confines_the_agent_and_brings_it_back() {
         assert_eq!(options.split(',').any(|option| option == "rw"), writable, "{at}: {options}");
     }
 
+    // Limits of its cgroup: version 1 and 2 have other names for the first one.
+    let limit = |controller: &str, names: &[&str]| names.iter().find_map(|name| manager.cgroup_file("bulkhead.service", controller, name));
+    for (what, controller, names, wanted) in [
+        ("MemoryMax", "memory", ["memory.max", "memory.limit_in_bytes"].as_slice(), (4u64 << 30).to_string()),
+        ("TasksMax", "pids", &["pids.max"], setting(&unit, "TasksMax").to_owned()),
+    ] {
+        match limit(controller, names) {
+            Some(value) => assert_eq!(value, wanted, "{what}"),
+            None => println!("{what} is not tried: this machine gives the test's systemd no {controller} controller"),
+        }
+    }
+    match limit("devices", &["devices.list"]) {
+        // Character device 10:200 is /dev/net/tun; no disk (0:0 is systemd's inaccessible node), and not all of them.
+        Some(list) => {
+            assert!(
+                list.lines().any(|line| line == "c 10:200 rw") && !list.lines().any(|l| l.starts_with(['a', 'b']) && l != "b 0:0 rwm"),
+                "{list}"
+            );
+            println!("devices: {}", list.replace('\n', ", "));
+        }
+        None => println!("the list of devices cannot be read here"),
+    }
+
     // And with that it does its work.
     let echo = Receiver::tcp(&server.netns, 0, Service::Echo);
     let target = SocketAddr::new(server.v4.into(), echo.port);
