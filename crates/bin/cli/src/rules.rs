@@ -1,14 +1,15 @@
-//! `bulkhead rules check`: would these rules load.
+//! `bulkhead rules check`: would these rules load; `bulkhead rules fmt`: their canonical text.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bulkhead_policy::Config;
 use clap::Subcommand;
+use serde::Serialize;
 
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::{Colour, printable};
-use crate::ruleset::{Checked, VariableArgs, load};
+use crate::ruleset::{Checked, VariableArgs, exact_text_of, load};
 
 /// Look at detection rules
 #[derive(Debug, clap::Args)]
@@ -29,10 +30,75 @@ enum Action {
         #[command(flatten)]
         variables: VariableArgs,
     },
+    /// Write each rule of these files in its canonical text, in place
+    ///
+    /// Comments, disabled rules and what cannot be read keep their places. The text is written to a file of its own first, which
+    /// then takes the place of the old one.
+    Fmt {
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+
+        /// Change nothing; exit with 1 when a file is not in its canonical text
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 pub fn run(args: &Args, context: &mut Context) -> Result<Exit, Failure> {
-    let Action::Check { files, variables } = &args.action;
+    match &args.action {
+        Action::Check { files, variables } => check(files, variables, context),
+        Action::Fmt { files, check } => format(files, *check, context),
+    }
+}
+
+/// The object behind `rules fmt -o json`.
+#[derive(Debug, Serialize)]
+struct Formatted {
+    /// Files whose text changes.
+    changed: Vec<String>,
+    unchanged: usize,
+}
+
+fn format(files: &[PathBuf], check: bool, context: &mut Context) -> Result<Exit, Failure> {
+    let mut formatted = Formatted { changed: Vec::new(), unchanged: 0 };
+    for file in files {
+        let text = exact_text_of(file)?;
+        let new = bulkhead_rules::format::file(&text);
+        if new == text {
+            formatted.unchanged += 1;
+            continue;
+        }
+        if !check {
+            replace(file, &new).map_err(|error| Failure::File(file.clone(), error))?;
+        }
+        formatted.changed.push(file.display().to_string());
+    }
+    if context.json() {
+        context.out.json(&formatted)?;
+    } else {
+        for file in &formatted.changed {
+            context.out.line(&printable(file))?;
+        }
+    }
+    Ok(if check && !formatted.changed.is_empty() { Exit::Findings } else { Exit::Ok })
+}
+
+/// Whole or not at all; the file keeps its mode.
+fn replace(file: &Path, text: &str) -> std::io::Result<()> {
+    let file = std::fs::canonicalize(file)?;
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(".bulkhead-new");
+    let fresh = file.with_file_name(name);
+    let written = std::fs::write(&fresh, text)
+        .and_then(|()| std::fs::set_permissions(&fresh, std::fs::metadata(&file)?.permissions()))
+        .and_then(|()| std::fs::rename(&fresh, &file));
+    if written.is_err() {
+        _ = std::fs::remove_file(&fresh);
+    }
+    written
+}
+
+fn check(files: &[PathBuf], variables: &VariableArgs, context: &mut Context) -> Result<Exit, Failure> {
     let (_, checked) = load(files, variables, &Config::default())?;
     if context.json() {
         context.out.json(&checked)?;

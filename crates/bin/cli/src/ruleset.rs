@@ -111,11 +111,21 @@ fn variable(text: &str) -> Result<(String, String), String> {
 /// Bytes that are not UTF-8 stand in comments of old rule files, as a rule: they are replaced, and where they matter the rule is
 /// found wrong.
 fn text_of(file: &Path) -> Result<String, Failure> {
+    Ok(String::from_utf8_lossy(&bytes_of(file)?).into_owned())
+}
+
+/// For who writes the text back.
+pub fn exact_text_of(file: &Path) -> Result<String, Failure> {
+    String::from_utf8(bytes_of(file)?)
+        .map_err(|_| Failure::usage(format!("`{}` is not in UTF-8", file.display()), "convert it first: what cannot be read would be lost"))
+}
+
+fn bytes_of(file: &Path) -> Result<Vec<u8>, Failure> {
     let failed = |error| Failure::File(file.to_owned(), error);
     let mut bytes = Vec::new();
     File::open(file).map_err(failed)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(Failure::usage(format!("`{}` is larger than {FILE_BYTES_MAX} bytes", file.display()), "is it a rule file?"));
     }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(bytes)
 }

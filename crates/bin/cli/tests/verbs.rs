@@ -61,7 +61,7 @@ fn busy_lab() -> Lab {
     lab
 }
 
-const VERBS: [&[&str]; 20] = [
+const VERBS: [&[&str]; 21] = [
     &[],
     &["run"],
     &["doctor"],
@@ -76,6 +76,7 @@ const VERBS: [&[&str]; 20] = [
     &["policy", "apply"],
     &["rules"],
     &["rules", "check"],
+    &["rules", "fmt"],
     &["replay"],
     &["reload"],
     &["down"],
@@ -289,6 +290,25 @@ fn rules_are_checked_and_what_does_not_load_is_named() {
     let output = offline(&["rules", "check", good.to_str().unwrap(), good.to_str().unwrap()]);
     assert_eq!((code(&output), text(&output.stdout)), (0, "2 loaded, 0 unsupported, 0 wrong, 0 disabled\n"));
     assert_eq!(code(&offline(&["rules", "check", "/nonexistent.rules"])), 2);
+}
+
+#[test]
+fn rules_are_formatted_in_place_and_what_cannot_be_read_stays() {
+    let dir = TestDir::new();
+    let rules = file(&dir, "lab.rules", RULES);
+    let path = rules.to_str().unwrap();
+    assert_eq!(code(&offline(&["rules", "fmt", "--check", path])), 0);
+    let untidy = RULES.replace("msg:\"one\"; ", "msg:  \"one\" ;");
+    std::fs::write(&rules, &untidy).unwrap();
+    let output = offline(&["rules", "fmt", "--check", path]);
+    assert_eq!((code(&output), text(&output.stdout)), (1, format!("{path}\n").as_str()));
+    assert_eq!(std::fs::read_to_string(&rules).unwrap(), untidy);
+    let output = offline(&["rules", "fmt", path, "-o", "json"]);
+    assert_eq!((code(&output), &json(&output)["changed"][0]), (0, &Value::from(path)));
+    assert_eq!(std::fs::read_to_string(&rules).unwrap(), RULES);
+    std::fs::write(&rules, b"# \xff\n").unwrap();
+    assert_ne!(code(&offline(&["rules", "fmt", path])), 0);
+    assert_eq!(std::fs::read(&rules).unwrap(), b"# \xff\n");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::diagnostic::{Code, Diagnostic};
+use crate::diagnostic::{Code, Diagnostic, Problem};
 use crate::source::logical_lines;
 
 /// Classes by short name.
@@ -33,16 +33,11 @@ impl Classification {
             }
             match class(trimmed) {
                 Some((name, class)) => _ = read.classes.entry(name).or_insert(class),
-                None => diagnostics.push(Diagnostic {
-                    code: Code::BadClassification,
-                    severity: Code::BadClassification.severity(),
-                    span: line.whole(),
-                    sid: None,
-                    message: "this is not a classification".to_owned(),
-                    label: Code::BadClassification.label(),
-                    help: Some("write `config classification: name,description,priority`".to_owned()),
-                    fix: None,
-                }),
+                None => {
+                    let problem = Problem::new(Code::BadClassification, "this is not a classification");
+                    let problem = problem.help("write `config classification: name,description,priority`");
+                    diagnostics.push(problem.diagnostic(line.whole(), None));
+                }
             }
         }
         (read, diagnostics)

@@ -83,6 +83,7 @@ codes! {
     HeaderIncomplete = "0006" Error "header ends here",
     NoOptions = "0007" Error "no options in parentheses",
     RuleTooLong = "0008" Error "too long",
+    TooManyRules = "0009" Error "not read from here on",
     // Options in general.
     OptionUnterminated = "0010" Error "no `;` after this",
     UnknownKeyword = "0011" Error "not a keyword",
@@ -107,7 +108,7 @@ codes! {
     BadClassification = "0033" Error "not a classification line",
     BadReference = "0034" Error "not a reference line",
     BadThresholdLine = "0035" Error "not a threshold line",
-    BadMatcher = "0036" Error "matches no rule by any syntax",
+    BadMatcher = "0036" Error "not a line of this file",
     // Well formed, not built.
     KeywordUnsupported = "0100" Unsupported "not supported yet",
     ProtocolUnsupported = "0101" Unsupported "not supported yet",
@@ -155,11 +156,26 @@ pub(crate) struct Problem {
     pub at: Option<(usize, usize)>,
     pub message: String,
     pub help: Option<String>,
+    /// What stands at `at` then.
+    pub fix: Option<String>,
 }
 
 impl Problem {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, at: None, message: message.into(), help: None }
+        Self { code, at: None, message: message.into(), help: None, fix: None }
+    }
+
+    /// At a place of the file.
+    pub fn diagnostic(self, span: Span, sid: Option<u32>) -> Diagnostic {
+        let fix = self.fix.map(|text| Fix { span, text });
+        let (code, label) = (self.code, self.code.label());
+        Diagnostic { code, severity: code.severity(), span, sid, message: self.message, label, help: self.help, fix }
+    }
+
+    /// What to write at the place instead.
+    pub fn fix(mut self, text: impl Into<String>) -> Self {
+        self.fix = Some(text.into());
+        self
     }
 
     pub fn value(message: impl Into<String>) -> Self {

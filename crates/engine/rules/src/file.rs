@@ -12,6 +12,9 @@ use crate::tree::{Body, OptionNode, Rule};
 /// Options of one rule; the most that any public rule has is some sixty.
 const OPTIONS_MAX: usize = 1024;
 
+/// Rules of one file; the largest public set has 120,000 with those that are disabled.
+const RULES_MAX: usize = 1_000_000;
+
 /// A file, compiled as far as that goes without knowing variables.
 #[derive(Debug, Clone, Default)]
 pub struct RuleFile {
@@ -40,6 +43,12 @@ pub struct Counts {
 pub fn parse(text: &str) -> RuleFile {
     let mut file = RuleFile::default();
     for line in logical_lines(text) {
+        if file.rules.len() + file.disabled.len() + file.unsupported.len() + file.counts.wrong >= RULES_MAX {
+            let problem = Problem::new(Code::TooManyRules, format!("a file has at most {RULES_MAX} rules"));
+            file.diagnostics.push(problem.help("cut it into several files").diagnostic(line.whole(), None));
+            file.counts.wrong += 1;
+            break;
+        }
         let trimmed = line.text.trim_start();
         match trimmed.strip_prefix('#') {
             None => {
@@ -103,17 +112,7 @@ impl RuleFile {
         let mut report = |problem: Problem| {
             let span = problem.at.map_or_else(|| line.whole(), |(start, end)| line.span(start, end));
             let code = problem.code;
-            let label = code.label();
-            self.diagnostics.push(Diagnostic {
-                code,
-                severity: code.severity(),
-                span,
-                sid,
-                message: problem.message,
-                label,
-                help: problem.help,
-                fix: None,
-            });
+            self.diagnostics.push(problem.diagnostic(span, sid));
             code.severity()
         };
         let severity = first.map(&mut report);
@@ -240,6 +239,11 @@ fn options(line: &LogicalLine<'_>, from: usize, text: &str, header: Header, (mut
                 nodes.push(OptionNode { span: line.span(at + from, end + from), keyword: keyword.name, body, text: None });
                 note(problem, at, end);
             }
+            // The fix of an unknown keyword replaces its name only.
+            Err((_, problem)) if problem.fix.is_some() => {
+                let name = option.split(':').next().unwrap_or(option).trim_end().len();
+                note(problem, at, at + name);
+            }
             Err((_, problem)) => note(problem, at, end),
         }
         let place = |problem: Problem| Problem { at: Some((at + from, end + from)), ..problem };
@@ -278,7 +282,7 @@ fn read_option(option: &str, fold: &mut Fold) -> Result<(&'static keyword::Keywo
         (
             None,
             match nearest(name) {
-                Some(near) => problem.help(format!("did you mean `{near}`?")),
+                Some(near) => problem.help(format!("did you mean `{near}`?")).fix(near),
                 None => problem,
             },
         )

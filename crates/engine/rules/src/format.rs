@@ -8,6 +8,23 @@ use crate::tree::{
     PacketTest, Pcre, Relation, Rule, Target, Threshold, ThresholdKind, UniqueOn,
 };
 
+/// A whole file: each rule that can be read in its canonical text, the rest as it is.
+pub fn file(text: &str) -> String {
+    let read = crate::parse(text);
+    let mut rules: Vec<&Rule> = read.rules.iter().chain(&read.unsupported).chain(&read.disabled).collect();
+    rules.sort_by_key(|rule| rule.span.start);
+    let mut out = String::with_capacity(text.len() + 1024);
+    let mut copied = 0;
+    for found in rules {
+        let Some(before) = text.get(copied..found.span.start) else { continue };
+        out.push_str(before);
+        out.push_str(&rule(found));
+        copied = found.span.end;
+    }
+    out.push_str(text.get(copied..).unwrap_or_default());
+    out
+}
+
 /// One rule on one line, without a line end.
 pub fn rule(rule: &Rule) -> String {
     let header = &rule.header;

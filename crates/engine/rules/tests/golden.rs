@@ -32,6 +32,9 @@ fn each_file_gives_the_diagnostics_written_beside_it() {
             std::fs::write(&expected, &out).unwrap();
         }
         assert_eq!(out, std::fs::read_to_string(&expected).unwrap_or_default(), "{}", path.display());
+        let tidy = format::file(&text);
+        assert_eq!(format::file(&tidy), tidy, "{}", path.display());
+        assert_eq!(parse(&tidy).counts, counts, "{}", path.display());
         for line in text.lines() {
             fuzz_rules(line.as_bytes());
         }
