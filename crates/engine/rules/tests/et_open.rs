@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use bulkhead_rules::{Code, Severity, format, parse};
+use bulkhead_rules::{Code, Severity, format, fuzz_rules, parse};
 
 /// Where the repository's neighbours keep data, or nothing.
 fn data(path: &str) -> Option<PathBuf> {
@@ -39,6 +39,41 @@ fn all_of_et_open_is_well_formed_and_survives_formatting() {
     assert_eq!(again.counts, bulkhead_rules::Counts { disabled: 0, ..file.counts });
     for (first, second) in file.rules.iter().zip(&again.rules).chain(file.unsupported.iter().zip(&again.unsupported)) {
         assert!(first.same_meaning(second), "{}", format::rule(first));
+    }
+}
+
+#[test]
+fn every_fiftieth_rule_of_et_open_survives_mutation() {
+    let Some(path) = data("rules/et-open.rules") else {
+        println!("NOT RUN: every_fiftieth_rule_of_et_open_survives_mutation (../shared/data/rules/et-open.rules is absent)");
+        return;
+    };
+    let bytes = std::fs::read(path).unwrap();
+    let mut seed = 0x2545_f491_4f6c_dd1du64;
+    let mut next = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed as usize
+    };
+    for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).step_by(50) {
+        for _ in 0..4 {
+            let mut mutated = line.to_vec();
+            for _ in 0..1 + next() % 3 {
+                let at = next() % mutated.len().max(1);
+                match next() % 3 {
+                    0 => mutated[at] = b"\\;:\"|!,()[]$#0-"[next() % 15],
+                    1 => mutated.truncate(at.max(1)),
+                    // A piece of the rule a second time.
+                    _ => {
+                        let piece = mutated[at..(at + next() % 40).min(mutated.len())].to_vec();
+                        let place = next() % mutated.len();
+                        mutated.splice(place..place, piece);
+                    }
+                }
+            }
+            fuzz_rules(&mutated);
+        }
     }
 }
 
