@@ -192,6 +192,18 @@ impl Steps {
         self.steps.iter().any(|step| !matches!(step.action, Action::Content(_)))
     }
 
+    /// A match in a part of the buffer is one in the whole: more bytes take nothing away.
+    pub fn only_gains(&self) -> bool {
+        self.steps.iter().all(|step| match &step.action {
+            Action::Content(content) => !content.negated && !content.ends_with,
+            Action::Pcre(pattern) => !pattern.negated && !pattern.regex.as_str().contains("\\z"),
+            Action::IsDataAt(at, _) => !at.negated,
+            Action::ByteTest(..) | Action::ByteExtract(..) => true,
+            Action::ByteJump(jump, _) => !jump.from_end,
+            Action::Bsize(_) => false,
+        })
+    }
+
     /// One literal, which is there or is not: nothing to wait for.
     pub fn is_single(&self) -> bool {
         self.steps.len() == 1 && matches!(self.steps[0].action, Action::Content(_))

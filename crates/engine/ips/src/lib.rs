@@ -18,6 +18,7 @@ pub mod replay;
 mod rules;
 pub mod threshold;
 mod tls;
+pub mod transaction;
 
 pub use bulkhead_net::flow::{Direction, Endpoint, FlowEnd, Handshake, Origin, Tuple};
 pub use bulkhead_net::{ChecksumState, LinkType};

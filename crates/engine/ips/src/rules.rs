@@ -449,12 +449,6 @@ fn refused(rule: &Rule) -> Option<(Code, String)> {
     if let Protocol::App(_) | Protocol::Other(_) = header.protocol {
         return Some((Code::ProtocolUnsupported, format!("the protocol `{}` is not supported yet", header.protocol.name())));
     }
-    if let Some(hook) = &header.hook {
-        return Some((Code::ValueUnsupported, format!("the hook `{hook}` is not supported yet")));
-    }
-    if header.direction == bulkhead_rules::Direction::Transaction {
-        return Some((Code::ValueUnsupported, "the direction `=>` is not supported yet".to_owned()));
-    }
     for list in &signature.buffers {
         match list.buffer {
             BufferName::Payload if list.transforms.is_empty() => {}
@@ -462,32 +456,49 @@ fn refused(rule: &Rule) -> Option<(Code, String)> {
             BufferName::Named(id) => return keyword(id.name()),
             BufferName::Frame { .. } => return keyword("frame"),
         }
-        for found in &list.matches {
-            let dce = match found {
-                Match::Content(content) if content.replace.is_some() => return keyword("replace"),
-                Match::Pcre(pcre) if !pcre.captures.is_empty() => return keyword("variables of pcre"),
-                Match::Pcre(pcre) => match bulkhead_rules::backtracking_construct(&pcre.pattern) {
-                    Some(construct) => return Some((Code::PcreUnsupported, format!("`{construct}` needs a backtracking engine"))),
-                    None => false,
-                },
-                Match::Content(_) | Match::IsDataAt(_) | Match::Bsize(_) => false,
-                Match::ByteTest(test) => test.base == Base::Binary(Endian::Dce),
-                Match::ByteJump(jump) => jump.base == Base::Binary(Endian::Dce),
-                Match::ByteExtract(extract) => extract.base == Base::Binary(Endian::Dce),
-                Match::ByteMath(_) => return keyword("byte_math"),
-                Match::Base64Decode(_) => return keyword("base64_decode"),
-                Match::Dataset(_) => return keyword("dataset"),
-                Match::Datarep(_) => return keyword("datarep"),
-                Match::Absent { .. } => return keyword("absent"),
-                Match::Entropy(_) => return keyword("entropy"),
-            };
-            if dce {
-                return keyword("dce");
-            }
+        if let Some(reason) = list.matches.iter().find_map(refused_match) {
+            return Some(reason);
         }
     }
     if !signature.apps.is_empty() {
         return Some((Code::ProtocolUnsupported, format!("the protocol `{}` is not supported yet", signature.apps[0].name())));
+    }
+    refused_beside_buffers(rule)
+}
+
+/// The same for one match, in whatever buffer.
+pub(crate) fn refused_match(found: &Match) -> Option<(Code, String)> {
+    let keyword = |name: &str| Some((Code::KeywordUnsupported, format!("`{name}` is not supported yet")));
+    let base = match found {
+        Match::Content(content) if content.replace.is_some() => return keyword("replace"),
+        Match::Pcre(pcre) if !pcre.captures.is_empty() => return keyword("variables of pcre"),
+        Match::Pcre(pcre) => {
+            let construct = bulkhead_rules::backtracking_construct(&pcre.pattern)?;
+            return Some((Code::PcreUnsupported, format!("`{construct}` needs a backtracking engine")));
+        }
+        Match::Content(_) | Match::IsDataAt(_) | Match::Bsize(_) => return None,
+        Match::ByteTest(test) => test.base,
+        Match::ByteJump(jump) => jump.base,
+        Match::ByteExtract(extract) => extract.base,
+        Match::ByteMath(_) => return keyword("byte_math"),
+        Match::Base64Decode(_) => return keyword("base64_decode"),
+        Match::Dataset(_) => return keyword("dataset"),
+        Match::Datarep(_) => return keyword("datarep"),
+        Match::Absent { .. } => return keyword("absent"),
+        Match::Entropy(_) => return keyword("entropy"),
+    };
+    if base == Base::Binary(Endian::Dce) { keyword("dce") } else { None }
+}
+
+/// The same for what a rule asks beside its buffers.
+pub(crate) fn refused_beside_buffers(rule: &Rule) -> Option<(Code, String)> {
+    let (header, signature) = (&rule.header, &rule.signature);
+    let keyword = |name: &str| Some((Code::KeywordUnsupported, format!("`{name}` is not supported yet")));
+    if let Some(hook) = &header.hook {
+        return Some((Code::ValueUnsupported, format!("the hook `{hook}` is not supported yet")));
+    }
+    if header.direction == bulkhead_rules::Direction::Transaction {
+        return Some((Code::ValueUnsupported, "the direction `=>` is not supported yet".to_owned()));
     }
     let beyond = |body: &Body| matches!(body, Body::Condition(_) | Body::Effect(_));
     if let Some(option) = rule.options.iter().find(|option| beyond(&option.body)) {

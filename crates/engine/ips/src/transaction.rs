@@ -1,0 +1,550 @@
+//! Detection over transactions: rules whose matches look into the buffers of an application layer.
+//!
+//! ```text
+//! new value ─ groups of (buffer, direction, transforms) ─ transform ─ prefilter ─ candidates of the transaction
+//! candidates ─ each of their buffers in turn, as it comes ─ all hold: matched, once a transaction
+//! ```
+//! A rule's lists become decidable at different times: its method with the request line, its body much later. What was
+//! decided stays with the transaction as one bit a list ([`TxState`]), so that nothing is looked at twice and a rule costs nothing
+//! before its fast pattern was found. What else a rule asks (addresses, flow, flow bits, thresholds) is asked of what matched,
+//! by the same code that asks it of packets.
+//!
+//! Nothing is allocated for a transaction once [`TxState`] and [`TxScratch`] have grown to what the traffic needs: both are
+//! cleared and used again. Which parser filled a buffer is not known here: values come through [`Values`].
+
+use std::collections::BTreeMap;
+
+use bulkhead_net::flow::Direction;
+use bulkhead_rules::buffer::{BufferId, Stage};
+use bulkhead_rules::condition::Towards;
+use bulkhead_rules::protocol::App;
+use bulkhead_rules::transform::{Transform, Xor, XorKey};
+use bulkhead_rules::tree::{FastPattern, FlowWord};
+use bulkhead_rules::{Buffer as BufferName, BufferMatches, Code, ContentMatch, Match, Rule};
+
+use crate::inspect::{Buffer, Inspection, Steps, Work};
+use crate::prefilter::{CARRY_BYTES, Carry, LITERAL_BYTES_MAX, Prefilter};
+use crate::rules::{refused_beside_buffers, refused_match};
+
+/// Lists of matches in one rule: one bit each in a candidate.
+const LISTS_MAX: usize = 32;
+/// Rules that one transaction may have as candidates. Of all of ET Open a request has a dozen.
+pub const CANDIDATES_MAX: usize = 512;
+/// Bytes that a transform goes through for one unit of work.
+const TRANSFORM_BYTES_PER_UNIT: usize = 64;
+
+/// One value of a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece<'a> {
+    /// Of a body that grows: a window that ends with the newest bytes.
+    pub bytes: &'a [u8],
+    /// Bytes of the value before `bytes`.
+    pub base: u64,
+    /// `bytes[fresh..]` is new since the last call.
+    pub fresh: usize,
+    /// It will not grow.
+    pub done: bool,
+}
+
+impl<'a> Piece<'a> {
+    /// A value that came whole.
+    pub const fn whole(bytes: &'a [u8]) -> Self {
+        Self { bytes, base: 0, fresh: 0, done: true }
+    }
+}
+
+/// What detection reads of a transaction.
+pub trait Values {
+    /// The values of a buffer that are there, from 0 in the order in which they came.
+    fn piece(&self, buffer: BufferId, dir: Direction, instance: usize) -> Option<Piece<'_>>;
+
+    /// No further value of this buffer will come in this direction.
+    fn is_settled(&self, buffer: BufferId, dir: Direction) -> bool;
+}
+
+/// Number of a rule among those that were compiled: its place in the slice.
+pub type TxRuleId = u32;
+
+/// The rules, grouped. Immutable.
+#[derive(Debug, Default)]
+pub struct TxRules {
+    /// By place; `None`: not one of transactions, or refused.
+    rules: Vec<Option<TxRule>>,
+    /// By buffer and direction: places in `groups`.
+    by_buffer: BTreeMap<(BufferId, Side), Vec<usize>>,
+    groups: Vec<Group>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Side {
+    Server,
+    Client,
+}
+
+const fn side(dir: Direction) -> Side {
+    match dir {
+        Direction::ToServer => Side::Server,
+        Direction::ToClient => Side::Client,
+    }
+}
+
+#[derive(Debug)]
+struct TxRule {
+    /// Protocols as recognised, one bit each.
+    apps: u64,
+    lists: Vec<List>,
+}
+
+#[derive(Debug)]
+struct List {
+    buffer: BufferId,
+    /// Where it may hold: to the server, to the client.
+    to_server: bool,
+    to_client: bool,
+    transforms: Vec<Transform>,
+    steps: Steps,
+    absent: Absent,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Absent {
+    No,
+    /// The buffer must not be there.
+    Must,
+    /// It is not there, or the matches hold.
+    May,
+}
+
+/// Rules whose fast pattern is looked for in one buffer, one direction, behind the same transforms.
+#[derive(Debug, Default)]
+struct Group {
+    transforms: Vec<Transform>,
+    prefilter: Prefilter,
+    owners: Vec<Vec<TxRuleId>>,
+    /// Without a literal: candidates as soon as the buffer is there.
+    always: Vec<TxRuleId>,
+}
+
+/// What a transaction remembers. Cleared and used again for another.
+#[derive(Debug, Default)]
+pub struct TxState {
+    /// Ascending by rule.
+    candidates: Vec<Candidate>,
+    /// Candidates had no room.
+    pub refused: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    rule: TxRuleId,
+    /// Lists that hold.
+    holds: u32,
+    /// It has matched, or cannot any more.
+    over: bool,
+}
+
+/// Memory that is used from call to call.
+#[derive(Debug, Default)]
+pub struct TxScratch {
+    transformed: Vec<u8>,
+    other: Vec<u8>,
+    hits: Vec<u32>,
+    /// Rules that have matched in the last call, ascending.
+    pub matched: Vec<TxRuleId>,
+}
+
+impl TxState {
+    pub fn clear(&mut self) {
+        self.candidates.clear();
+        self.refused = false;
+    }
+
+    fn add(&mut self, rule: TxRuleId) {
+        if let Err(place) = self.candidates.binary_search_by_key(&rule, |candidate| candidate.rule) {
+            if self.candidates.len() >= CANDIDATES_MAX {
+                self.refused = true;
+                return;
+            }
+            self.candidates.insert(place, Candidate { rule, holds: 0, over: false });
+        }
+    }
+}
+
+impl TxRules {
+    /// Compiles those of the rules that look into buffers of transactions. Others are passed over; those that ask for what is
+    /// not known here are refused with a reason, never loaded with less than they say.
+    pub fn compile<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> (Self, Vec<(TxRuleId, Code, String)>) {
+        let (mut built, mut refused) = (Self::default(), Vec::new());
+        let mut drafts: BTreeMap<(BufferId, Side, Vec<u8>), Draft> = BTreeMap::new();
+        for (number, rule) in (0..).zip(rules) {
+            let compiled = match TxRule::new(rule) {
+                Ok(compiled) => compiled,
+                Err((code, reason)) => {
+                    refused.push((number, code, reason));
+                    None
+                }
+            };
+            if let Some(compiled) = &compiled {
+                let (list, literal) = fast_pattern(rule);
+                let list = &compiled.lists[list];
+                let sides = [(list.to_server, Side::Server), (list.to_client, Side::Client)];
+                for (_, side) in sides.into_iter().filter(|(there, _)| *there) {
+                    // A transform's own text tells it from others.
+                    let key = (list.buffer, side, format!("{:?}", list.transforms).into_bytes());
+                    let draft = drafts.entry(key).or_default();
+                    draft.transforms.clone_from(&list.transforms);
+                    match &literal {
+                        Some(literal) => draft.literals.entry(literal.clone()).or_default().push(number),
+                        None => draft.always.push(number),
+                    }
+                }
+            }
+            built.rules.push(compiled);
+        }
+        for ((buffer, side, _), draft) in drafts {
+            built.by_buffer.entry((buffer, side)).or_default().push(built.groups.len());
+            built.groups.push(draft.build());
+        }
+        (built, refused)
+    }
+
+    /// Rules that can match a transaction.
+    pub fn len(&self) -> usize {
+        self.rules.iter().flatten().count()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a rule is one of them.
+    pub fn has(&self, rule: TxRuleId) -> bool {
+        self.rules.get(rule as usize).is_some_and(Option::is_some)
+    }
+
+    /// Buffers that any rule looks into: what a parser need not fill otherwise.
+    pub fn buffers(&self) -> impl Iterator<Item = BufferId> {
+        let mut all: Vec<BufferId> = self.rules.iter().flatten().flat_map(|rule| &rule.lists).map(|list| list.buffer).collect();
+        all.sort_unstable();
+        all.dedup();
+        all.into_iter()
+    }
+
+    /// First pass: a value has come, or a body has grown.
+    #[allow(clippy::too_many_arguments)] // The value's place, and what is lent for the call.
+    pub fn news(
+        &self,
+        app: App,
+        buffer: BufferId,
+        dir: Direction,
+        piece: Piece<'_>,
+        state: &mut TxState,
+        scratch: &mut TxScratch,
+        work: &mut Work,
+    ) {
+        let Some(groups) = self.by_buffer.get(&(buffer, side(dir))) else { return };
+        for group in groups.iter().filter_map(|place| self.groups.get(*place)) {
+            let TxScratch { transformed, other, hits, .. } = scratch;
+            let bytes = if group.transforms.is_empty() {
+                // As much of the old bytes as a literal may begin in.
+                piece.bytes.get(piece.fresh.saturating_sub(CARRY_BYTES)..).unwrap_or_default()
+            } else {
+                match transform(&group.transforms, piece.bytes, transformed, other, work) {
+                    Some(bytes) => bytes,
+                    None => return,
+                }
+            };
+            hits.clear();
+            group.prefilter.scan(&Carry::default(), bytes, work, |number| {
+                if hits.last() != Some(&number) {
+                    hits.push(number);
+                }
+            });
+            let found = hits.iter().flat_map(|number| &group.owners[*number as usize]).chain(&group.always);
+            for rule in found {
+                if !work.charge(1) {
+                    return;
+                }
+                if self.rules[*rule as usize].as_ref().is_some_and(|compiled| compiled.apps & bit(app) != 0) {
+                    state.add(*rule);
+                }
+            }
+        }
+    }
+
+    /// Second pass, after all news of a call: lists that can be decided now. What has matched is in `scratch.matched`.
+    pub fn verify(&self, values: &impl Values, state: &mut TxState, scratch: &mut TxScratch, work: &mut Work) {
+        scratch.matched.clear();
+        for candidate in &mut state.candidates {
+            let Some(Some(rule)) = self.rules.get(candidate.rule as usize) else { continue };
+            if candidate.over {
+                continue;
+            }
+            for (place, list) in rule.lists.iter().enumerate() {
+                if candidate.holds >> place & 1 != 0 {
+                    continue;
+                }
+                match list.decide(values, scratch, work) {
+                    Decision::Holds => candidate.holds |= 1 << place,
+                    Decision::Never => {
+                        candidate.over = true;
+                        break;
+                    }
+                    Decision::NotYet => {}
+                }
+                if work.is_spent() {
+                    return;
+                }
+            }
+            if !candidate.over && candidate.holds.count_ones() as usize == rule.lists.len() {
+                candidate.over = true;
+                scratch.matched.push(candidate.rule);
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Draft {
+    transforms: Vec<Transform>,
+    literals: BTreeMap<(Vec<u8>, bool), Vec<TxRuleId>>,
+    always: Vec<TxRuleId>,
+}
+
+impl Draft {
+    fn build(self) -> Group {
+        let prefilter = Prefilter::new(self.literals.keys().map(|(bytes, nocase)| (bytes.as_slice(), *nocase)));
+        Group { transforms: self.transforms, prefilter, owners: self.literals.into_values().collect(), always: self.always }
+    }
+}
+
+const fn bit(app: App) -> u64 {
+    1 << (app as u32 % 64)
+}
+
+impl TxRule {
+    /// `None`: not a rule of transactions.
+    fn new(rule: &Rule) -> Result<Option<Self>, (Code, String)> {
+        let signature = &rule.signature;
+        let named = signature.buffers.iter().any(|list| matches!(list.buffer, BufferName::Named(_)));
+        if !named {
+            return Ok(None);
+        }
+        if let Some(reason) = refused_beside_buffers(rule) {
+            return Err(reason);
+        }
+        let unsupported = |what: &str| Err((Code::KeywordUnsupported, format!("{what} is not supported yet")));
+        if !signature.packet.is_empty() {
+            return unsupported("a packet keyword beside a buffer of transactions");
+        }
+        if signature.buffers.len() > LISTS_MAX {
+            return unsupported("a rule with more than 32 lists of matches");
+        }
+        let has = |word: FlowWord| signature.flow.contains(&word);
+        let to_server = has(FlowWord::ToServer) || has(FlowWord::FromClient);
+        let to_client = has(FlowWord::ToClient) || has(FlowWord::FromServer);
+        let lists: Result<Vec<List>, _> =
+            signature.buffers.iter().map(|list| List::new(list, to_server && !to_client, to_client && !to_server)).collect();
+        let apps = signature.apps.iter().flat_map(|app| app.members()).fold(0, |apps, app| apps | bit(app));
+        Ok(Some(Self { apps: if signature.apps.is_empty() { u64::MAX } else { apps }, lists: lists? }))
+    }
+}
+
+/// The list in which a rule's literal stands, and the literal: the author's choice, else the longest.
+fn fast_pattern(rule: &Rule) -> (usize, Option<(Vec<u8>, bool)>) {
+    let contents = || {
+        rule.signature.buffers.iter().enumerate().flat_map(|(place, list)| {
+            // Where a missing buffer is a match too, its bytes decide nothing.
+            let optional = list.matches.iter().any(|found| matches!(found, Match::Absent { .. }));
+            list.matches.iter().filter(move |_| !optional).filter_map(move |found| match found {
+                Match::Content(content) if !content.negated => Some((place, content)),
+                _ => None,
+            })
+        })
+    };
+    let chosen = contents().find(|(_, content)| content.fast_pattern.is_some());
+    let Some((place, content)) = chosen.or_else(|| contents().max_by_key(|(_, content)| content.bytes.len())) else {
+        return (0, None);
+    };
+    (place, Some((literal(content).to_vec(), content.nocase)))
+}
+
+fn literal(content: &ContentMatch) -> &[u8] {
+    let bytes = match content.fast_pattern {
+        Some(FastPattern::Chop { offset, length }) => {
+            content.bytes.get(usize::from(offset)..usize::from(offset) + usize::from(length)).unwrap_or(&content.bytes)
+        }
+        Some(FastPattern::Whole | FastPattern::Only) | None => &content.bytes,
+    };
+    &bytes[..bytes.len().min(LITERAL_BYTES_MAX)]
+}
+
+enum Decision {
+    Holds,
+    Never,
+    NotYet,
+}
+
+impl List {
+    fn new(list: &BufferMatches, to_server: bool, to_client: bool) -> Result<Self, (Code, String)> {
+        let BufferName::Named(buffer) = list.buffer else {
+            return Err((Code::KeywordUnsupported, "contents of the payload beside a buffer are not supported yet".to_owned()));
+        };
+        if let Some(transform) = list.transforms.iter().find(|transform| !is_built(transform)) {
+            return Err((Code::KeywordUnsupported, format!("the transform `{transform:?}` is not supported yet")));
+        }
+        let (only_server, only_client) = match list.towards {
+            Some(Towards::ToServer) => (true, false),
+            Some(Towards::ToClient) => (false, true),
+            Some(Towards::Both) => {
+                return Err((Code::ValueUnsupported, "a buffer of both directions at once is not supported yet".to_owned()));
+            }
+            Some(Towards::Either) | None => (to_server, to_client),
+        };
+        let info = buffer.info();
+        if matches!(info.stage, Stage::Packet | Stage::Derived) {
+            return Err((Code::KeywordUnsupported, format!("`{}` is not supported yet", info.name)));
+        }
+        if let Some(reason) = list.matches.iter().filter(|found| !matches!(found, Match::Absent { .. })).find_map(refused_match) {
+            return Err(reason);
+        }
+        let absent = list.matches.iter().find_map(|found| match found {
+            Match::Absent { or_else: true } => Some(Absent::May),
+            Match::Absent { or_else: false } => Some(Absent::Must),
+            _ => None,
+        });
+        let matches: Vec<Match> = list.matches.iter().filter(|found| !matches!(found, Match::Absent { .. })).cloned().collect();
+        Ok(Self {
+            buffer,
+            // A buffer of the other direction than the rule's is the other direction's all the same.
+            to_server: info.to_server && (!only_client || !info.to_client),
+            to_client: info.to_client && (!only_server || !info.to_server),
+            transforms: list.transforms.clone(),
+            steps: Steps::new(&matches).map_err(|message| (Code::PcreUnsupported, message))?,
+            absent: absent.unwrap_or(Absent::No),
+        })
+    }
+
+    fn decide(&self, values: &impl Values, scratch: &mut TxScratch, work: &mut Work) -> Decision {
+        let mut settled = true;
+        let mut any = false;
+        for dir in [(self.to_server, Direction::ToServer), (self.to_client, Direction::ToClient)].iter().filter(|(there, _)| *there) {
+            let dir = dir.1;
+            settled &= values.is_settled(self.buffer, dir);
+            let mut instance = 0;
+            while let Some(piece) = values.piece(self.buffer, dir, instance) {
+                instance += 1;
+                any = true;
+                settled &= piece.done;
+                if self.absent == Absent::Must {
+                    return Decision::Never;
+                }
+                // What holds of a part may not hold of the whole.
+                if !piece.done && !self.steps.only_gains() {
+                    continue;
+                }
+                let bytes = match transform(&self.transforms, piece.bytes, &mut scratch.transformed, &mut scratch.other, work) {
+                    Some(bytes) => bytes,
+                    None => return Decision::NotYet,
+                };
+                match self.steps.run(Buffer { bytes, base: piece.base }, work) {
+                    Inspection::Match { .. } => return Decision::Holds,
+                    Inspection::NoMatch | Inspection::Exhausted => {}
+                }
+            }
+        }
+        match (settled, any, self.absent) {
+            (false, ..) => Decision::NotYet,
+            (true, false, Absent::Must | Absent::May) => Decision::Holds,
+            (true, ..) => Decision::Never,
+        }
+    }
+}
+
+const fn is_built(transform: &Transform) -> bool {
+    matches!(
+        transform,
+        Transform::Dotprefix
+            | Transform::UrlDecode
+            | Transform::StripWhitespace
+            | Transform::CompressWhitespace
+            | Transform::ToLowercase
+            | Transform::ToUppercase
+            | Transform::Xor(Xor { key: XorKey::Bytes(_), .. })
+    )
+}
+
+/// The buffer as the transforms leave it, in `out` when there are any. `None`: the packet's work is spent.
+fn transform<'a>(all: &[Transform], bytes: &'a [u8], out: &'a mut Vec<u8>, other: &mut Vec<u8>, work: &mut Work) -> Option<&'a [u8]> {
+    if all.is_empty() {
+        return Some(bytes);
+    }
+    out.clear();
+    out.extend_from_slice(bytes);
+    for one in all {
+        if !work.charge(1 + out.len() / TRANSFORM_BYTES_PER_UNIT) {
+            return None;
+        }
+        std::mem::swap(out, other);
+        out.clear();
+        apply(one, other, out);
+    }
+    Some(out)
+}
+
+/// `detect-transform-*.c`.
+fn apply(transform: &Transform, bytes: &[u8], out: &mut Vec<u8>) {
+    // C's `isspace`.
+    let space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c);
+    match transform {
+        Transform::Dotprefix => {
+            out.push(b'.');
+            out.extend_from_slice(bytes);
+        }
+        Transform::StripWhitespace => out.extend(bytes.iter().filter(|byte| !space(byte))),
+        Transform::CompressWhitespace => {
+            let mut before = false;
+            for byte in bytes {
+                let now = space(byte);
+                if !(now && before) {
+                    out.push(*byte);
+                }
+                before = now;
+            }
+        }
+        Transform::ToLowercase => out.extend(bytes.iter().map(u8::to_ascii_lowercase)),
+        Transform::ToUppercase => out.extend(bytes.iter().map(u8::to_ascii_uppercase)),
+        Transform::UrlDecode => {
+            let hex = |byte: Option<&u8>| byte.and_then(|byte| (*byte as char).to_digit(16));
+            let mut at = 0;
+            while let Some(byte) = bytes.get(at) {
+                let decoded = match (byte, hex(bytes.get(at + 1)), hex(bytes.get(at + 2))) {
+                    (b'%', Some(high), Some(low)) => Some((high << 4 | low) as u8),
+                    _ => None,
+                };
+                out.push(decoded.unwrap_or(if *byte == b'+' { b' ' } else { *byte }));
+                at += if decoded.is_some() { 3 } else { 1 };
+            }
+        }
+        Transform::Xor(Xor { offset, key: XorKey::Bytes(key) }) => {
+            let offset = (*offset as usize).min(bytes.len());
+            let (plain, rest) = bytes.split_at(offset);
+            out.extend_from_slice(plain);
+            out.extend(rest.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+        }
+        // Refused when the rule was compiled (`is_built`).
+        Transform::Xor(_)
+        | Transform::StripPseudoHeaders
+        | Transform::HeaderLowercase
+        | Transform::ToMd5
+        | Transform::ToSha1
+        | Transform::ToSha256
+        | Transform::Pcre(_)
+        | Transform::FromBase64(_)
+        | Transform::Domain
+        | Transform::TopLevelDomain
+        | Transform::Subslice(_)
+        | Transform::Gunzip(_)
+        | Transform::ZlibDeflate(_) => out.extend_from_slice(bytes),
+    }
+}
