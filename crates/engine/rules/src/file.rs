@@ -41,6 +41,22 @@ pub struct Counts {
 
 /// Reads a whole file. Linear in its length.
 pub fn parse(text: &str) -> RuleFile {
+    read_file(text, Keep::Trees)
+}
+
+/// The same for an engine: rules have no options but in their signatures, and those that are disabled or not loaded are only
+/// counted. Takes half the memory.
+pub fn parse_signatures(text: &str) -> RuleFile {
+    read_file(text, Keep::Signatures)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Trees,
+    Signatures,
+}
+
+fn read_file(text: &str, keep: Keep) -> RuleFile {
     let mut file = RuleFile::default();
     for line in logical_lines(text) {
         if file.rules.len() + file.disabled.len() + file.unsupported.len() + file.counts.wrong >= RULES_MAX {
@@ -52,23 +68,28 @@ pub fn parse(text: &str) -> RuleFile {
         let trimmed = line.text.trim_start();
         match trimmed.strip_prefix('#') {
             None => {
-                let outcome = read(&line, 0);
+                let outcome = read(&line, 0, keep);
                 file.take(&line, outcome);
             }
             Some(rest) => {
                 let rule = rest.trim_start_matches(['#', ' ', '\t']);
                 if header::begins_as_rule(rule)
                     && rule.ends_with(')')
-                    && let (_, Some(rule), None) = read(&line, line.text.len() - rule.len()).parts()
+                    && let (_, Some(rule), None) = read(&line, line.text.len() - rule.len(), keep).parts()
                 {
-                    file.disabled.push(rule);
+                    file.counts.disabled += 1;
+                    if keep == Keep::Trees {
+                        file.disabled.push(rule);
+                    }
                 }
             }
         }
     }
     file.keep_newest();
     file.counts.loaded = file.rules.len();
-    file.counts.disabled = file.disabled.len();
+    if keep == Keep::Signatures {
+        file.unsupported = Vec::new();
+    }
     file
 }
 
@@ -172,7 +193,7 @@ impl RuleFile {
 }
 
 /// Reads the rule that begins at `from` of a logical line.
-fn read(line: &LogicalLine<'_>, from: usize) -> Outcome {
+fn read(line: &LogicalLine<'_>, from: usize, keep: Keep) -> Outcome {
     let text = &line.text[from..];
     if text.len() > RULE_BYTES_MAX {
         return Outcome::failed(None, Problem::new(Code::RuleTooLong, format!("the rule has more than {RULE_BYTES_MAX} bytes")));
@@ -187,10 +208,10 @@ fn read(line: &LogicalLine<'_>, from: usize) -> Outcome {
         let problem = Problem::new(Code::NoOptions, "the options are not closed with `)`").at(open, text.len());
         return Outcome::failed(find_sid(text), shift(problem));
     };
-    options(line, from, text, header, (open + 1, close))
+    options(line, from, text, header, (open + 1, close), keep)
 }
 
-fn options(line: &LogicalLine<'_>, from: usize, text: &str, header: Header, (mut at, close): (usize, usize)) -> Outcome {
+fn options(line: &LogicalLine<'_>, from: usize, text: &str, header: Header, (mut at, close): (usize, usize), keep: Keep) -> Outcome {
     let mut fold = Fold::new(&header);
     let mut nodes: Vec<OptionNode> = Vec::new();
     let mut warnings: Vec<Problem> = Vec::new();
@@ -198,6 +219,7 @@ fn options(line: &LogicalLine<'_>, from: usize, text: &str, header: Header, (mut
     let mut error: Option<Problem> = None;
     let mut unsupported: Option<Problem> = None;
     let mut unmet: Option<Problem> = None;
+    let mut seen = 0;
     let mut note = |problem: Problem, start: usize, end: usize| {
         let problem = Problem { at: Some(problem.at.unwrap_or((start + from, end + from))), ..problem };
         match problem.code.severity() {
@@ -214,7 +236,8 @@ fn options(line: &LogicalLine<'_>, from: usize, text: &str, header: Header, (mut
         if at >= close {
             break;
         }
-        if nodes.len() >= OPTIONS_MAX {
+        seen += 1;
+        if seen > OPTIONS_MAX {
             note(Problem::new(Code::RuleTooLong, format!("the rule has more than {OPTIONS_MAX} options")), at, close);
             break;
         }
@@ -224,13 +247,15 @@ fn options(line: &LogicalLine<'_>, from: usize, text: &str, header: Header, (mut
         };
         let option = &text[at..end];
         match read_option(option, &mut fold) {
+            Ok((_, body)) if keep == Keep::Signatures && !matches!(body, Body::Unsupported(_)) => {}
             Ok((node_keyword, body)) => {
                 if let Body::Unsupported(_) = body {
                     note(Problem::new(Code::KeywordUnsupported, format!("`{}` is not supported yet", node_keyword.name)), at, end);
                 }
                 // `flowbits:noalert` is the same as `noalert`.
                 let name = if body == Body::Noalert { "noalert" } else { node_keyword.name };
-                let text = if body.is_written_as_read() && name == node_keyword.name { written(option) } else { None };
+                let text =
+                    if body.is_written_as_read() && name == node_keyword.name { written(option).map(String::into_boxed_str) } else { None };
                 nodes.push(OptionNode { span: line.span(at + from, end + from), keyword: name, body, text });
             }
             Err((Some(keyword), problem)) if problem.code.severity() == Severity::Unsupported => {
@@ -266,6 +291,7 @@ fn options(line: &LogicalLine<'_>, from: usize, text: &str, header: Header, (mut
     if signature.msg.is_empty() {
         warnings.push(Problem::new(Code::NoMessage, "the rule says nothing").help("add `msg:\"...\";`"));
     }
+    nodes.shrink_to_fit();
     let rule = Rule { span: line.span(from, line.text.len()), header, options: nodes, signature };
     Outcome { sid, rule: Some(rule), first: unsupported, warnings }
 }

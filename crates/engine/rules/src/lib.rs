@@ -5,7 +5,7 @@
 //!                                         └──────────── diagnostics ───────────┘
 //! ```
 //!
-//! * [`parse`] reads one file; nothing in it can make it panic or take more than linear time in the file's length.
+//! * [`parse`] reads one file ([`parse_signatures`]: for an engine, without the trees); nothing in it can make it panic or take more than linear time in the file's length.
 //! * Every keyword stands in one table ([`keyword::lookup`]); a family of keywords is one file below `keyword/`.
 //!   A keyword without a reader there is known but not built: its rule is `unsupported`, never silently weakened.
 //! * [`Signature`] is what the engine runs, with nothing left to interpret: for each selection of a buffer a [`BufferMatches`]
@@ -45,7 +45,7 @@ pub use classification::{Class, Classification};
 pub use condition::{Condition, Effect};
 pub use diagnostic::{Code, Diagnostic, Fix, Severity};
 pub use edit::Edits;
-pub use file::{Counts, RuleFile, fuzz_rules, parse};
+pub use file::{Counts, RuleFile, fuzz_rules, parse, parse_signatures};
 pub use header::{Action, AddressExpr, Direction, Header, PortExpr, Protocol};
 pub use keyword::backtracking_construct;
 pub use keyword::integer::Field;

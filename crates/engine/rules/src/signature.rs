@@ -83,8 +83,8 @@ pub enum Match {
     Base64Decode(Base64Decode),
     /// Size of the buffer.
     Bsize(NumberTest),
-    Dataset(Dataset),
-    Datarep(Datarep),
+    Dataset(Box<Dataset>),
+    Datarep(Box<Datarep>),
     /// The buffer is not there; or, with `or_else`, the matches hold.
     Absent {
         or_else: bool,
@@ -223,13 +223,13 @@ impl Fold {
                 self.known(&test.count)?;
                 self.known(&test.offset)?;
                 self.known_value(&test.value)?;
-                self.push(Match::ByteTest(test.clone()))?;
+                self.push(Match::ByteTest((**test).clone()))?;
             }
             Body::ByteJump(jump) => {
                 self.known(&jump.count)?;
                 self.known(&jump.offset)?;
                 self.known(&jump.post_offset)?;
-                self.push(Match::ByteJump(jump.clone()))?;
+                self.push(Match::ByteJump((**jump).clone()))?;
             }
             Body::ByteExtract(extract) => {
                 self.push(Match::ByteExtract(extract.clone()))?;
@@ -243,7 +243,7 @@ impl Fold {
                 if math.relative && first {
                     return Err(Problem::value("a relative byte_math needs a match before it in the same buffer"));
                 }
-                self.push(Match::ByteMath(math.clone()))?;
+                self.push(Match::ByteMath((**math).clone()))?;
                 let list = self.here();
                 self.names.push((list, math.result.clone()));
             }
@@ -280,13 +280,13 @@ impl Fold {
             }
             Body::Packet(test) => signature.packet.push(*test),
             Body::Condition(condition) => {
-                if let Condition::AppLayerProtocol(test) = condition {
+                if let Condition::AppLayerProtocol(test) = condition.as_ref() {
                     self.app_layer_protocol(test)?;
                 }
                 self.narrow(condition.protocols(), keyword.name)?;
-                self.signature.conditions.push(condition.clone());
+                self.signature.conditions.push(condition.as_ref().clone());
             }
-            Body::Effect(effect) => signature.effects.push(effect.clone()),
+            Body::Effect(effect) => signature.effects.push(effect.as_ref().clone()),
             Body::Prefilter => {
                 let nothing = signature.packet.is_empty() && signature.conditions.is_empty() && signature.flowbits.is_empty();
                 if self.matches == 0 && nothing {
@@ -325,6 +325,10 @@ impl Fold {
         }
         self.directions()?;
         self.signature.apps = self.apps.unwrap_or_default();
+        self.signature.buffers.shrink_to_fit();
+        for list in &mut self.signature.buffers {
+            list.matches.shrink_to_fit();
+        }
         Ok(self.signature)
     }
 

@@ -33,10 +33,10 @@ pub struct OptionNode {
     pub keyword: &'static str,
     pub body: Body,
     /// The value as written, trimmed, of those that are formatted so: see [`Body::is_written_as_read`].
-    pub(crate) text: Option<String>,
+    pub(crate) text: Option<Box<str>>,
 }
 
-/// The value of an option.
+/// The value of an option; what is large is boxed, because a set has half a million of them.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Body {
     Msg(String),
@@ -67,17 +67,17 @@ pub enum Body {
     /// What follows looks here.
     Select(Select),
     Transform(Transform),
-    Pcre(Pcre),
+    Pcre(Box<Pcre>),
     IsDataAt(IsDataAt),
-    ByteTest(ByteTest),
-    ByteJump(ByteJump),
+    ByteTest(Box<ByteTest>),
+    ByteJump(Box<ByteJump>),
     ByteExtract(ByteExtract),
-    ByteMath(ByteMath),
+    ByteMath(Box<ByteMath>),
     Base64Decode(Base64Decode),
     /// Size of the buffer just named.
     Bsize(NumberTest),
-    Dataset(Dataset),
-    Datarep(Datarep),
+    Dataset(Box<Dataset>),
+    Datarep(Box<Datarep>),
     /// The buffer is not there; or, with `or_else`, what follows holds.
     Absent {
         or_else: bool,
@@ -92,8 +92,8 @@ pub enum Body {
 
     /// A test on the packet's headers or size.
     Packet(PacketTest),
-    Condition(Condition),
-    Effect(Effect),
+    Condition(Box<Condition>),
+    Effect(Box<Effect>),
     /// A hint which keyword to look for first.
     Prefilter,
     /// All of them, or the rule is passed over.

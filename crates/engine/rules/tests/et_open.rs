@@ -27,6 +27,9 @@ fn all_of_et_open_is_well_formed_and_survives_formatting() {
     let rules = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')).count();
     assert_eq!((file.counts.loaded, file.counts.unsupported), (rules, 0));
     println!("loaded {} unsupported {} of {rules}", file.counts.loaded, file.counts.unsupported);
+    let without = bulkhead_rules::parse_signatures(&text);
+    assert_eq!((without.counts, without.rules.len()), (file.counts, file.rules.len()));
+    assert!(without.rules.iter().zip(&file.rules).all(|(a, b)| a.signature == b.signature && a.options.is_empty()));
     let mut written = String::new();
     for rule in file.rules.iter().chain(&file.unsupported) {
         written.push_str(&format::rule(rule));

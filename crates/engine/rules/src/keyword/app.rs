@@ -15,9 +15,9 @@ pub(super) const KEYWORDS: &[Keyword] = &[
     keyword("tls.version", Value::Required, false, tls_version),
     keyword("tls_cert_notbefore", Value::Required, false, |args| cert_date(args, CertDate::NotBefore)),
     keyword("tls_cert_notafter", Value::Required, false, |args| cert_date(args, CertDate::NotAfter)),
-    keyword("tls_cert_expired", Value::None, false, |_| Ok(Body::Condition(Condition::TlsCertExpired))),
-    keyword("tls_cert_valid", Value::None, false, |_| Ok(Body::Condition(Condition::TlsCertValid))),
-    keyword("tls.store", Value::None, false, |_| Ok(Body::Effect(Effect::TlsStore))),
+    keyword("tls_cert_expired", Value::None, false, |_| Ok(Body::Condition(Box::new(Condition::TlsCertExpired)))),
+    keyword("tls_cert_valid", Value::None, false, |_| Ok(Body::Condition(Box::new(Condition::TlsCertValid)))),
+    keyword("tls.store", Value::None, false, |_| Ok(Body::Effect(Box::new(Effect::TlsStore)))),
     keyword("dcerpc.iface", Value::Required, false, dce_iface),
     keyword("dce_iface", Value::Required, false, dce_iface),
     keyword("dcerpc.opnum", Value::Required, false, dce_opnum),
@@ -28,20 +28,24 @@ pub(super) const KEYWORDS: &[Keyword] = &[
     keyword("cip_service", Value::Required, false, cip_service),
     keyword("http2.settings", Value::Required, false, http2_settings),
     keyword("krb5.ticket_encryption", Value::Required, false, krb5_encryption),
-    keyword("ftpbounce", Value::None, false, |_| Ok(Body::Condition(Condition::FtpBounce))),
+    keyword("ftpbounce", Value::None, false, |_| Ok(Body::Condition(Box::new(Condition::FtpBounce)))),
     keyword("ftpdata_command", Value::Required, false, |args| match args.value {
-        "stor" => Ok(Body::Condition(Condition::FtpDataCommand(FtpDataCommand::Store))),
-        "retr" => Ok(Body::Condition(Condition::FtpDataCommand(FtpDataCommand::Retrieve))),
+        "stor" => Ok(Body::Condition(Box::new(Condition::FtpDataCommand(FtpDataCommand::Store)))),
+        "retr" => Ok(Body::Condition(Box::new(Condition::FtpDataCommand(FtpDataCommand::Retrieve)))),
         _ => Err(args.bad().help("write stor or retr")),
     }),
     keyword("ftp.mode", Value::Required, false, |args| match args.value {
-        "active" => Ok(Body::Condition(Condition::FtpMode { active: true })),
-        "passive" => Ok(Body::Condition(Condition::FtpMode { active: false })),
+        "active" => Ok(Body::Condition(Box::new(Condition::FtpMode { active: true }))),
+        "passive" => Ok(Body::Condition(Box::new(Condition::FtpMode { active: false }))),
         _ => Err(args.bad().help("write active or passive")),
     }),
-    keyword("ftp.reply_received", Value::Required, false, |args| Ok(Body::Condition(Condition::FtpReplyReceived(yes(args)?)))),
-    keyword("mqtt.connack.session_present", Value::Required, false, |args| Ok(Body::Condition(Condition::MqttSessionPresent(yes(args)?)))),
-    keyword("mqtt.connack.sessionpresent", Value::Required, false, |args| Ok(Body::Condition(Condition::MqttSessionPresent(yes(args)?)))),
+    keyword("ftp.reply_received", Value::Required, false, |args| Ok(Body::Condition(Box::new(Condition::FtpReplyReceived(yes(args)?))))),
+    keyword("mqtt.connack.session_present", Value::Required, false, |args| {
+        Ok(Body::Condition(Box::new(Condition::MqttSessionPresent(yes(args)?))))
+    }),
+    keyword("mqtt.connack.sessionpresent", Value::Required, false, |args| {
+        Ok(Body::Condition(Box::new(Condition::MqttSessionPresent(yes(args)?))))
+    }),
     keyword("rpc", Value::Required, false, rpc),
     keyword("asn1", Value::Required, false, asn1),
     keyword("ipopts", Value::Required, false, ip_option),
@@ -90,7 +94,7 @@ fn ssl_version(args: &Args<'_>) -> Result<Body, Problem> {
         };
         Ok((negated, version))
     };
-    Ok(Body::Condition(Condition::SslVersion(args.list().map(version).collect::<Result<_, _>>()?)))
+    Ok(Body::Condition(Box::new(Condition::SslVersion(args.list().map(version).collect::<Result<_, _>>()?))))
 }
 
 fn ssl_state(args: &Args<'_>) -> Result<Body, Problem> {
@@ -106,7 +110,7 @@ fn ssl_state(args: &Args<'_>) -> Result<Body, Problem> {
         };
         Ok((negated, state))
     };
-    Ok(Body::Condition(Condition::SslState(args.value.split(['|', ',']).map(state).collect::<Result<_, _>>()?)))
+    Ok(Body::Condition(Box::new(Condition::SslState(args.value.split(['|', ',']).map(state).collect::<Result<_, _>>()?))))
 }
 
 fn tls_version(args: &Args<'_>) -> Result<Body, Problem> {
@@ -120,7 +124,7 @@ fn tls_version(args: &Args<'_>) -> Result<Body, Problem> {
         }
         _ => return Err(args.bad().help("the versions are 1.0, 1.1, 1.2 and 1.3")),
     };
-    Ok(Body::Condition(Condition::TlsVersion(version)))
+    Ok(Body::Condition(Box::new(Condition::TlsVersion(version))))
 }
 
 /// `<2016`, `>2015-10-22T12:00`, `2015<>2016-05`, seconds since 1970.
@@ -139,7 +143,7 @@ fn cert_date(args: &Args<'_>, which: CertDate) -> Result<Body, Problem> {
     if relation == DateRelation::Between && last <= first {
         return Err(bad());
     }
-    Ok(Body::Condition(Condition::TlsCertDate { which, relation, first, last }))
+    Ok(Body::Condition(Box::new(Condition::TlsCertDate { which, relation, first, last })))
 }
 
 /// Seconds since 1970 of `2025`, `2025-10`, `2025-10-22`, `2025-10-22T12:30:00`, or those seconds themselves.
@@ -206,7 +210,7 @@ fn dce_iface(args: &Args<'_>) -> Result<Body, Problem> {
             return Err(bad());
         }
     }
-    Ok(Body::Condition(Condition::DceIface(DceIface { uuid, version, any_frag })))
+    Ok(Body::Condition(Box::new(Condition::DceIface(DceIface { uuid, version, any_frag }))))
 }
 
 /// `1,3-5,9`, or a test such as `>3`.
@@ -226,7 +230,9 @@ fn dce_opnum(args: &Args<'_>) -> Result<Body, Problem> {
             NumberTest::NotBetween(low, high) => vec![(0, low), (high, 0xffff)],
             NumberTest::Between(..) | NumberTest::Masked { .. } | NumberTest::NotMasked { .. } => return Err(bad()),
         };
-        return Ok(Body::Condition(Condition::DceOpnum(ranges.into_iter().map(|(low, high)| (low as u16, high as u16)).collect())));
+        return Ok(Body::Condition(Box::new(Condition::DceOpnum(
+            ranges.into_iter().map(|(low, high)| (low as u16, high as u16)).collect(),
+        ))));
     }
     let mut ranges = Vec::new();
     for member in args.list() {
@@ -239,7 +245,7 @@ fn dce_opnum(args: &Args<'_>) -> Result<Body, Problem> {
         }
         ranges.push((first, last));
     }
-    Ok(Body::Condition(Condition::DceOpnum(ranges)))
+    Ok(Body::Condition(Box::new(Condition::DceOpnum(ranges))))
 }
 
 /// IIN1 in the high byte (IEEE 1815).
@@ -269,14 +275,14 @@ fn dnp3_ind(args: &Args<'_>) -> Result<Body, Problem> {
         let known = DNP3_INDICATIONS.iter().find(|(name, _)| *name == lower).map(|(_, bit)| *bit);
         mask |= known.or_else(|| integer(word).and_then(|bits| u16::try_from(bits).ok())).ok_or_else(|| args.bad())?;
     }
-    Ok(Body::Condition(Condition::Dnp3Indications(mask)))
+    Ok(Body::Condition(Box::new(Condition::Dnp3Indications(mask))))
 }
 
 fn dnp3_obj(args: &Args<'_>) -> Result<Body, Problem> {
     let bad = || args.bad().help("write dnp3_obj:GROUP,VARIATION;");
     let (group, variation) = args.value.split_once(',').ok_or_else(bad)?;
     let number = |text: &str| integer(text.trim()).and_then(|number| u8::try_from(number).ok()).ok_or_else(bad);
-    Ok(Body::Condition(Condition::Dnp3Object { group: number(group)?, variation: number(variation)? }))
+    Ok(Body::Condition(Box::new(Condition::Dnp3Object { group: number(group)?, variation: number(variation)? })))
 }
 
 /// `unit >9, access read coils, address 0<>2`, `function 8, subfunction 4`, `function !assigned`.
@@ -338,7 +344,7 @@ fn modbus(args: &Args<'_>) -> Result<Body, Problem> {
             _ => return Err(bad()),
         }
     }
-    Ok(Body::Condition(Condition::Modbus(Modbus { unit, kind })))
+    Ok(Body::Condition(Box::new(Condition::Modbus(Modbus { unit, kind }))))
 }
 
 fn cip_service(args: &Args<'_>) -> Result<Body, Problem> {
@@ -351,7 +357,7 @@ fn cip_service(args: &Args<'_>) -> Result<Body, Problem> {
         _ => return Err(args.bad()),
     };
     let service = u8::try_from(service).ok().filter(|service| *service < 0x80).ok_or_else(|| args.bad())?;
-    Ok(Body::Condition(Condition::CipService { service, class, attribute }))
+    Ok(Body::Condition(Box::new(Condition::CipService { service, class, attribute })))
 }
 
 /// RFC 9113, 6.5.2.
@@ -369,7 +375,7 @@ fn http2_settings(args: &Args<'_>) -> Result<Body, Problem> {
     let (name, test) = args.value.split_at(end);
     let (_, id) = HTTP2_SETTINGS.iter().find(|(known, _)| *known == name).ok_or_else(|| args.bad())?;
     let test = number_test(test, 32).ok_or_else(|| args.bad())?;
-    Ok(Body::Condition(Condition::Http2Setting { id: *id, test }))
+    Ok(Body::Condition(Box::new(Condition::Http2Setting { id: *id, test })))
 }
 
 /// IANA, Kerberos encryption types.
@@ -412,7 +418,7 @@ fn krb5_encryption(args: &Args<'_>) -> Result<Body, Problem> {
             Krb5Encryption::Types(args.list().map(number).collect::<Result<_, _>>()?)
         }
     };
-    Ok(Body::Condition(Condition::Krb5TicketEncryption(encryption)))
+    Ok(Body::Condition(Box::new(Condition::Krb5TicketEncryption(encryption))))
 }
 
 fn rpc(args: &Args<'_>) -> Result<Body, Problem> {
@@ -425,7 +431,7 @@ fn rpc(args: &Args<'_>) -> Result<Body, Problem> {
         [program, version, procedure] => (number(program)?, maybe(version)?, maybe(procedure)?),
         _ => return Err(args.bad().help("write rpc:PROGRAM,VERSION,PROCEDURE;")),
     };
-    Ok(Body::Condition(Condition::Rpc { program, version, procedure }))
+    Ok(Body::Condition(Box::new(Condition::Rpc { program, version, procedure })))
 }
 
 fn asn1(args: &Args<'_>) -> Result<Body, Problem> {
@@ -442,7 +448,7 @@ fn asn1(args: &Args<'_>) -> Result<Body, Problem> {
             _ => return Err(args.bad()),
         }
     }
-    Ok(Body::Condition(Condition::Asn1(found)))
+    Ok(Body::Condition(Box::new(Condition::Asn1(found))))
 }
 
 /// Names of IPv4 options.
@@ -462,13 +468,13 @@ pub(crate) const IP_OPTIONS: &[(&str, IpOption)] = &[
 
 fn ip_option(args: &Args<'_>) -> Result<Body, Problem> {
     let (_, option) = IP_OPTIONS.iter().find(|(name, _)| *name == args.value).ok_or_else(|| args.bad())?;
-    Ok(Body::Condition(Condition::IpOption(*option)))
+    Ok(Body::Condition(Box::new(Condition::IpOption(*option))))
 }
 
 fn checksum(args: &Args<'_>, layer: ChecksumLayer) -> Result<Body, Problem> {
     match args.unquoted()? {
-        "valid" => Ok(Body::Condition(Condition::Checksum { layer, valid: true })),
-        "invalid" => Ok(Body::Condition(Condition::Checksum { layer, valid: false })),
+        "valid" => Ok(Body::Condition(Box::new(Condition::Checksum { layer, valid: true }))),
+        "invalid" => Ok(Body::Condition(Box::new(Condition::Checksum { layer, valid: false }))),
         _ => Err(args.bad().help("write valid or invalid")),
     }
 }

@@ -135,7 +135,7 @@ fn byte_test(args: &Args<'_>) -> Result<Body, Problem> {
             Amount::Number(_) => return Err(args.bad()),
         },
     };
-    Ok(Body::ByteTest(ByteTest {
+    Ok(Body::ByteTest(Box::new(ByteTest {
         count,
         negated,
         comparison,
@@ -144,7 +144,7 @@ fn byte_test(args: &Args<'_>) -> Result<Body, Problem> {
         relative: words.relative,
         base,
         bitmask: words.bitmask,
-    }))
+    })))
 }
 
 fn byte_jump(args: &Args<'_>) -> Result<Body, Problem> {
@@ -180,7 +180,7 @@ fn byte_jump(args: &Args<'_>) -> Result<Body, Problem> {
         Amount::Number(0) => Base::Binary(Endian::Big),
         _ => words.base(&count, args)?,
     };
-    Ok(Body::ByteJump(ByteJump {
+    Ok(Body::ByteJump(Box::new(ByteJump {
         base,
         offset: amount(offset, -POSITION_MAX, POSITION_MAX)?,
         count,
@@ -191,7 +191,7 @@ fn byte_jump(args: &Args<'_>) -> Result<Body, Problem> {
         from_end,
         post_offset,
         bitmask: words.bitmask,
-    }))
+    })))
 }
 
 fn byte_extract(args: &Args<'_>) -> Result<Body, Problem> {
@@ -314,7 +314,7 @@ fn byte_math(args: &Args<'_>) -> Result<Body, Problem> {
         return Err(Problem::value("a shift reads 1 to 4 bytes"));
     }
     let base = base.unwrap_or(Base::Binary(endian.unwrap_or(Endian::Big)));
-    Ok(Body::ByteMath(ByteMath { count, offset, relative, base, operator, operand, result, bitmask }))
+    Ok(Body::ByteMath(Box::new(ByteMath { count, offset, relative, base, operator, operand, result, bitmask })))
 }
 
 fn base64_decode(args: &Args<'_>) -> Result<Body, Problem> {

@@ -23,13 +23,13 @@ fn unknown(args: &Args<'_>) -> Problem {
 
 fn decode_event(args: &Args<'_>) -> Result<Body, Problem> {
     let event = event::intern(event::DECODE, args.value).ok_or_else(|| unknown(args))?;
-    Ok(Body::Condition(Condition::DecodeEvent(event)))
+    Ok(Body::Condition(Box::new(Condition::DecodeEvent(event))))
 }
 
 fn stream_event(args: &Args<'_>) -> Result<Body, Problem> {
     let name = args.value.strip_prefix("stream.").unwrap_or(args.value);
     let event = event::intern(event::STREAM, name).ok_or_else(|| unknown(args))?;
-    Ok(Body::Condition(Condition::StreamEvent(event)))
+    Ok(Body::Condition(Box::new(Condition::StreamEvent(event))))
 }
 
 /// `http.missing_host_header`, `applayer_unexpected_protocol`, or a protocol alone for any of its events.
@@ -41,7 +41,7 @@ fn app_layer_event(args: &Args<'_>) -> Result<Body, Problem> {
         (None, Some(_)) => return Err(Problem::value(format!("`{}` is not a protocol", shorten(name)))),
         _ => Some(event::intern(event::APP, args.value).ok_or_else(|| unknown(args))?),
     };
-    Ok(Body::Condition(Condition::AppLayerEvent { protocol: app, event }))
+    Ok(Body::Condition(Box::new(Condition::AppLayerEvent { protocol: app, event })))
 }
 
 /// `!tls|http,either`
@@ -78,7 +78,7 @@ fn app_layer_protocol(args: &Args<'_>) -> Result<Body, Problem> {
     if exact && protocols.iter().any(never) {
         return Err(args.bad().help("a name that stands for several protocols is never recognised itself"));
     }
-    Ok(Body::Condition(Condition::AppLayerProtocol(AppLayerProtocol { negated, protocols, mode, exact })))
+    Ok(Body::Condition(Box::new(Condition::AppLayerProtocol(AppLayerProtocol { negated, protocols, mode, exact }))))
 }
 
 fn app_layer_state(args: &Args<'_>) -> Result<Body, Problem> {
@@ -87,5 +87,5 @@ fn app_layer_state(args: &Args<'_>) -> Result<Body, Problem> {
     if !good {
         return Err(args.bad().help("write app-layer-state:<STATE;"));
     }
-    Ok(Body::Condition(Condition::AppLayerState { relation, state: rest.value.to_owned() }))
+    Ok(Body::Condition(Box::new(Condition::AppLayerState { relation, state: rest.value.to_owned() })))
 }

@@ -36,7 +36,7 @@ fn text(args: &Args<'_>, field: TextField) -> Result<Body, Problem> {
     if text.is_empty() || text.contains('"') {
         return Err(args.bad());
     }
-    Ok(Body::Condition(Condition::Text { field, negated, text: text.to_owned() }))
+    Ok(Body::Condition(Box::new(Condition::Text { field, negated, text: text.to_owned() })))
 }
 
 fn hash(args: &Args<'_>, algorithm: HashAlgorithm) -> Result<Body, Problem> {
@@ -48,7 +48,7 @@ fn hash(args: &Args<'_>, algorithm: HashAlgorithm) -> Result<Body, Problem> {
     if list.is_empty() {
         return Err(args.bad());
     }
-    Ok(Body::Condition(Condition::FileHash { algorithm, negated, list: list.to_owned() }))
+    Ok(Body::Condition(Box::new(Condition::FileHash { algorithm, negated, list: list.to_owned() })))
 }
 
 /// `request,file`, `both,flow`.
@@ -70,7 +70,7 @@ fn filestore(args: &Args<'_>) -> Result<Body, Problem> {
     if members.next().is_some() {
         return Err(bad());
     }
-    Ok(Body::Effect(Effect::FileStore { towards, scope }))
+    Ok(Body::Effect(Box::new(Effect::FileStore { towards, scope })))
 }
 
 fn set_name(text: &str) -> Option<&str> {
@@ -105,7 +105,7 @@ fn dataset(args: &Args<'_>) -> Result<Body, Problem> {
     if source.format != DatasetFormat::Csv && matches!(operation, DatasetOperation::Set | DatasetOperation::Unset) {
         return Err(args.bad().help("a set in JSON is only read"));
     }
-    Ok(Body::Dataset(Dataset { operation, name, source }))
+    Ok(Body::Dataset(Box::new(Dataset { operation, name, source })))
 }
 
 fn datarep(args: &Args<'_>) -> Result<Body, Problem> {
@@ -119,7 +119,7 @@ fn datarep(args: &Args<'_>) -> Result<Body, Problem> {
         _ => return Err(bad()),
     };
     let score = members.next().and_then(integer).and_then(|score| u16::try_from(score).ok()).ok_or_else(bad)?;
-    Ok(Body::Datarep(Datarep { name, relation, score, source: source(members, args)? }))
+    Ok(Body::Datarep(Box::new(Datarep { name, relation, score, source: source(members, args)? })))
 }
 
 fn source<'a>(members: impl Iterator<Item = &'a str>, args: &Args<'_>) -> Result<DatasetSource, Problem> {

@@ -8,7 +8,7 @@ pub(super) const KEYWORDS: &[Keyword] = &[
     keyword("flow", Value::Required, false, flow),
     keyword("flowbits", Value::Required, false, flowbits),
     keyword("noalert", Value::None, false, |_| Ok(Body::Noalert)),
-    keyword("alert", Value::None, false, |_| Ok(Body::Effect(crate::condition::Effect::Alert))),
+    keyword("alert", Value::None, false, |_| Ok(Body::Effect(Box::new(crate::condition::Effect::Alert)))),
 ];
 
 const WORDS: &[(&str, FlowWord)] = &[

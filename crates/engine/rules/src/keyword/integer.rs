@@ -119,7 +119,7 @@ fn flag(field: &IntegerField, word: &str) -> Option<(bool, u64)> {
 }
 
 fn integer(field: Field, test: NumberTest, which: Which, towards: Option<Towards>) -> Body {
-    Body::Condition(Condition::Integer(IntegerTest { field, test, which, towards }))
+    Body::Condition(Box::new(Condition::Integer(IntegerTest { field, test, which, towards })))
 }
 
 /// A test, or a word of the field.

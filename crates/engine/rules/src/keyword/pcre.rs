@@ -63,7 +63,7 @@ fn pcre(args: &Args<'_>) -> Result<Body, Problem> {
     if flags.rawbytes && buffer.is_some() {
         return Err(bad("`B` (raw bytes) stands beside the flag of a buffer"));
     }
-    Ok(Body::Pcre(Pcre { negated, pattern: pattern.to_owned(), flags, buffer, captures }))
+    Ok(Body::Pcre(Box::new(Pcre { negated, pattern: pattern.to_owned(), flags, buffer, captures })))
 }
 
 /// Flags that name a buffer.

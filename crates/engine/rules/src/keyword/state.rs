@@ -18,13 +18,13 @@ pub(super) const KEYWORDS: &[Keyword] = &[
     keyword("tag", Value::Required, false, tag),
     keyword("stream_size", Value::Required, false, stream_size),
     keyword("flow.elephant", Value::Required, false, |args| match towards(args.value) {
-        Some(towards) => Ok(Body::Condition(Condition::FlowElephant(towards))),
+        Some(towards) => Ok(Body::Condition(Box::new(Condition::FlowElephant(towards)))),
         None => Err(args.bad().help("write toserver, toclient, both or either")),
     }),
     keyword("tcp.session", Value::Required, false, tcp_session),
     keyword("iprep", Value::Required, false, iprep),
     keyword("geoip", Value::Required, false, geoip),
-    keyword("bypass", Value::None, false, |_| Ok(Body::Effect(Effect::Bypass))),
+    keyword("bypass", Value::None, false, |_| Ok(Body::Effect(Box::new(Effect::Bypass)))),
     keyword("nfq_set_mark", Value::Required, false, nfq_set_mark),
     keyword("config", Value::Required, false, config),
     keyword("requires", Value::Required, false, requires),
@@ -67,7 +67,7 @@ fn flowint(args: &Args<'_>) -> Result<Body, Problem> {
     };
     let writes = operation.writes();
     let flowint = Flowint { name: counter.to_owned(), operation };
-    Ok(if writes { Body::Effect(Effect::Flowint(flowint)) } else { Body::Condition(Condition::Flowint(flowint)) })
+    Ok(if writes { Body::Effect(Box::new(Effect::Flowint(flowint))) } else { Body::Condition(Box::new(Condition::Flowint(flowint))) })
 }
 
 fn bits_operation(word: &str) -> Option<BitsOperation> {
@@ -107,7 +107,7 @@ fn xbits(args: &Args<'_>) -> Result<Body, Problem> {
         }
     }
     let xbits = Xbits { operation, name: bit, track: track.ok_or_else(bad)?, expire_seconds: expire.unwrap_or(XBITS_SECONDS) };
-    Ok(if operation.writes() { Body::Effect(Effect::Xbits(xbits)) } else { Body::Condition(Condition::Xbits(xbits)) })
+    Ok(if operation.writes() { Body::Effect(Box::new(Effect::Xbits(xbits))) } else { Body::Condition(Box::new(Condition::Xbits(xbits))) })
 }
 
 fn hostbits(args: &Args<'_>) -> Result<Body, Problem> {
@@ -123,7 +123,11 @@ fn hostbits(args: &Args<'_>) -> Result<Body, Problem> {
     };
     let operation = bits_operation(operation).ok_or_else(bad)?;
     let hostbits = Hostbits { operation, name: name(bit).ok_or_else(bad)?.to_owned(), destination };
-    Ok(if operation.writes() { Body::Effect(Effect::Hostbits(hostbits)) } else { Body::Condition(Condition::Hostbits(hostbits)) })
+    Ok(if operation.writes() {
+        Body::Effect(Box::new(Effect::Hostbits(hostbits)))
+    } else {
+        Body::Condition(Box::new(Condition::Hostbits(hostbits)))
+    })
 }
 
 fn tag(args: &Args<'_>) -> Result<Body, Problem> {
@@ -146,7 +150,7 @@ fn tag(args: &Args<'_>) -> Result<Body, Problem> {
         ["host", count, unit, "dst"] => (Some(TagSide::Destination), amount(count, unit)?),
         _ => return Err(bad()),
     };
-    Ok(Body::Effect(Effect::Tag(Tag { host, count, unit })))
+    Ok(Body::Effect(Box::new(Effect::Tag(Tag { host, count, unit }))))
 }
 
 fn stream_size(args: &Args<'_>) -> Result<Body, Problem> {
@@ -164,7 +168,7 @@ fn stream_size(args: &Args<'_>) -> Result<Body, Problem> {
         return Err(bad());
     }
     let test = number_test(&format!("{operator}{bytes}"), 64).ok_or_else(bad)?;
-    Ok(Body::Condition(Condition::StreamSize { end, test }))
+    Ok(Body::Condition(Box::new(Condition::StreamSize { end, test })))
 }
 
 fn tcp_session(args: &Args<'_>) -> Result<Body, Problem> {
@@ -174,7 +178,7 @@ fn tcp_session(args: &Args<'_>) -> Result<Body, Problem> {
         "closing" => Ok(TcpSessionState::Closing),
         _ => Err(args.bad().help("write setup, established or closing")),
     };
-    Ok(Body::Condition(Condition::TcpSession(args.list().map(state).collect::<Result<_, _>>()?)))
+    Ok(Body::Condition(Box::new(Condition::TcpSession(args.list().map(state).collect::<Result<_, _>>()?))))
 }
 
 fn side(word: &str) -> Option<IpSide> {
@@ -199,7 +203,7 @@ fn iprep(args: &Args<'_>) -> Result<Body, Problem> {
         _ => return Err(bad()),
     };
     let category = name(category).ok_or_else(bad)?.to_owned();
-    Ok(Body::Condition(Condition::Iprep(Iprep { side: side(at).ok_or_else(bad)?, category, test })))
+    Ok(Body::Condition(Box::new(Condition::Iprep(Iprep { side: side(at).ok_or_else(bad)?, category, test }))))
 }
 
 fn geoip(args: &Args<'_>) -> Result<Body, Problem> {
@@ -224,14 +228,14 @@ fn geoip(args: &Args<'_>) -> Result<Body, Problem> {
     if countries.is_empty() {
         return Err(bad());
     }
-    Ok(Body::Condition(Condition::Geoip(Geoip { side: at, negated, countries })))
+    Ok(Body::Condition(Box::new(Condition::Geoip(Geoip { side: at, negated, countries }))))
 }
 
 fn nfq_set_mark(args: &Args<'_>) -> Result<Body, Problem> {
     let bad = || args.bad().help("write nfq_set_mark:MARK/MASK;");
     let number = |text: &str| integer(text.trim()).and_then(|number| u32::try_from(number).ok()).ok_or_else(bad);
     let (value, mask) = args.value.split_once('/').unwrap_or((args.value, "0xffffffff"));
-    Ok(Body::Effect(Effect::NfqSetMark { value: number(value)?, mask: number(mask)? }))
+    Ok(Body::Effect(Box::new(Effect::NfqSetMark { value: number(value)?, mask: number(mask)? })))
 }
 
 fn config(args: &Args<'_>) -> Result<Body, Problem> {
@@ -241,7 +245,7 @@ fn config(args: &Args<'_>) -> Result<Body, Problem> {
         ["logging", "disable", "type", "flow", "scope", "flow"] => ConfigScope::Flow,
         _ => return Err(args.bad().help("write config:logging disable, type tx, scope tx;")),
     };
-    Ok(Body::Effect(Effect::DisableLogging(scope)))
+    Ok(Body::Effect(Box::new(Effect::DisableLogging(scope))))
 }
 
 /// `feature ja4`, `keyword email.url`, `version >= 7.0.3 < 8 | >= 8.0.1`, in a list.
