@@ -342,7 +342,7 @@ fn turn(rule: &Compiled, index: usize) -> Turn {
         Action::Pass => 0,
         Action::Drop => 1,
         Action::RejectSource | Action::RejectDestination | Action::RejectBoth => 2,
-        Action::Alert => 3,
+        Action::Alert | Action::Config => 3,
     };
     let reads = |operation: FlowbitsOperation| matches!(operation, FlowbitsOperation::IsSet | FlowbitsOperation::IsNotSet);
     let read = rule.flowbits.iter().any(|bits| reads(bits.operation));
@@ -446,6 +446,9 @@ fn compile_rule(file: &str, rule: &Rule, variables: &Variables, classification: 
 fn refused(rule: &Rule) -> Option<(Code, String)> {
     let (header, signature) = (&rule.header, &rule.signature);
     let keyword = |name: &str| Some((Code::KeywordUnsupported, format!("`{name}` is not supported yet")));
+    if header.action == Action::Config {
+        return Some((Code::ActionUnsupported, "the action `config` is not supported yet".to_owned()));
+    }
     if let Protocol::App(_) | Protocol::Other(_) = header.protocol {
         return Some((Code::ProtocolUnsupported, format!("the protocol `{}` is not supported yet", header.protocol.name())));
     }

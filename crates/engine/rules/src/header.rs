@@ -31,20 +31,22 @@ pub enum Action {
     RejectDestination,
     RejectBoth,
     Alert,
+    /// Neither alerts nor stops anything: only what the keyword `config` says.
+    Config,
 }
 
 impl Action {
     pub const fn blocks(self) -> bool {
         match self {
             Self::Drop | Self::RejectSource | Self::RejectDestination | Self::RejectBoth => true,
-            Self::Pass | Self::Alert => false,
+            Self::Pass | Self::Alert | Self::Config => false,
         }
     }
 
     pub const fn rejects(self) -> bool {
         match self {
             Self::RejectSource | Self::RejectDestination | Self::RejectBoth => true,
-            Self::Pass | Self::Drop | Self::Alert => false,
+            Self::Pass | Self::Drop | Self::Alert | Self::Config => false,
         }
     }
 
@@ -56,6 +58,7 @@ impl Action {
             Self::RejectDestination => "rejectdst",
             Self::RejectBoth => "rejectboth",
             Self::Alert => "alert",
+            Self::Config => "config",
         }
     }
 }
@@ -217,13 +220,13 @@ fn action(word: &str) -> Result<Action, Problem> {
         "reject" | "rejectsrc" => Action::RejectSource,
         "rejectdst" => Action::RejectDestination,
         "rejectboth" => Action::RejectBoth,
-        "config" => return Err(Problem::new(Code::ActionUnsupported, "the action `config` is not supported")),
+        "config" => Action::Config,
         other if other.starts_with("accept:") || other.starts_with("drop:") => {
             return Err(Problem::new(Code::ActionUnsupported, format!("the firewall action `{other}` is not supported")));
         }
         other => {
             return Err(Problem::new(Code::UnknownAction, format!("`{other}` is not an action"))
-                .help("use alert, drop, reject, rejectsrc, rejectdst, rejectboth or pass"));
+                .help("use alert, drop, reject, rejectsrc, rejectdst, rejectboth, pass or config"));
         }
     })
 }
@@ -480,7 +483,7 @@ mod tests {
             ("alert tcp any any <- any any (sid:1;)", Code::BadDirection),
             ("alert tcp any any -> any (sid:1;)", Code::HeaderIncomplete),
             ("alert tcp any any -> any any", Code::NoOptions),
-            ("config tcp any any -> any any (sid:1;)", Code::ActionUnsupported),
+            ("accept:hook tcp any any -> any any (sid:1;)", Code::ActionUnsupported),
             ("alert tcp: any any -> any any (sid:1;)", Code::UnknownProtocol),
         ] {
             assert_eq!(parse(text).unwrap_err().code, code, "{text}");

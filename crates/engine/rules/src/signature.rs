@@ -3,7 +3,7 @@
 use crate::buffer::BufferId;
 use crate::condition::{AppLayerProtocol, Condition, Effect, Towards};
 use crate::diagnostic::{Code, Problem};
-use crate::header::{Direction, Header, Protocol};
+use crate::header::{Action, Direction, Header, Protocol};
 use crate::keyword::Keyword;
 use crate::protocol::App;
 use crate::transform::Transform;
@@ -139,6 +139,7 @@ impl ContentMatch {
 pub(crate) struct Fold {
     pub signature: Signature,
     transaction: bool,
+    config: bool,
     /// The hook is of the connection, `http2:global:request_started`.
     global_hook: bool,
     /// Entry of `signature.buffers` that a sticky buffer chose; `None`: the payload.
@@ -165,6 +166,7 @@ impl Fold {
         Self {
             signature: Signature::default(),
             transaction: header.direction == Direction::Transaction,
+            config: header.action == Action::Config,
             global_hook: header.hook.as_ref().is_some_and(|hook| hook.starts_with("global:")),
             current: None,
             last_content: None,
@@ -324,6 +326,9 @@ impl Fold {
             return Err(Problem::new(Code::ProtocolConflict, "a hook of the whole connection stands beside a buffer of one stream"));
         }
         self.directions()?;
+        if self.config && !self.signature.effects.iter().any(|effect| matches!(effect, Effect::DisableLogging(_))) {
+            return Err(Problem::new(Code::ModifierConflict, "the action config says nothing without the keyword `config`"));
+        }
         self.signature.apps = self.apps.unwrap_or_default();
         self.signature.buffers.shrink_to_fit();
         for list in &mut self.signature.buffers {
