@@ -220,6 +220,7 @@ fn options(line: &LogicalLine<'_>, from: usize, text: &str, header: Header, (mut
     let mut unsupported: Option<Problem> = None;
     let mut unmet: Option<Problem> = None;
     let mut seen = 0;
+    let mut told = false;
     let mut note = |problem: Problem, start: usize, end: usize| {
         let problem = Problem { at: Some(problem.at.unwrap_or((start + from, end + from))), ..problem };
         match problem.code.severity() {
@@ -246,7 +247,7 @@ fn options(line: &LogicalLine<'_>, from: usize, text: &str, header: Header, (mut
             break;
         };
         let option = &text[at..end];
-        match read_option(option, &mut fold) {
+        match read_option(option, &mut fold, told) {
             Ok((_, body)) if keep == Keep::Signatures && !matches!(body, Body::Unsupported(_)) => {}
             Ok((node_keyword, body)) => {
                 if let Body::Unsupported(_) = body {
@@ -268,8 +269,12 @@ fn options(line: &LogicalLine<'_>, from: usize, text: &str, header: Header, (mut
             Err((_, problem)) if problem.fix.is_some() => {
                 let name = option.split(':').next().unwrap_or(option).trim_end().len();
                 note(problem, at, at + name);
+                told = true;
             }
-            Err((_, problem)) => note(problem, at, end),
+            Err((_, problem)) => {
+                told = true;
+                note(problem, at, end);
+            }
         }
         let place = |problem: Problem| Problem { at: Some((at + from, end + from)), ..problem };
         warnings.extend(fold.warnings.drain(..).map(place));
@@ -298,7 +303,8 @@ fn options(line: &LogicalLine<'_>, from: usize, text: &str, header: Header, (mut
 
 type Failed = (Option<&'static keyword::Keyword>, Problem);
 
-fn read_option(option: &str, fold: &mut Fold) -> Result<(&'static keyword::Keyword, Body), Failed> {
+/// `told`: something is wrong already, and a further mistake needs no advice.
+fn read_option(option: &str, fold: &mut Fold, told: bool) -> Result<(&'static keyword::Keyword, Body), Failed> {
     let (name, value) = match option.split_once(':') {
         Some((name, value)) => (name.trim(), Some(unescape_semicolons(value))),
         None => (option.trim(), None),
@@ -307,7 +313,7 @@ fn read_option(option: &str, fold: &mut Fold) -> Result<(&'static keyword::Keywo
         let problem = Problem::new(Code::UnknownKeyword, format!("`{}` is not a keyword", shorten(name)));
         (
             None,
-            match nearest(name) {
+            match if told { None } else { nearest(name) } {
                 Some(near) => problem.help(format!("did you mean `{near}`?")).fix(near),
                 None => problem,
             },

@@ -74,3 +74,26 @@ fn mutated_rules_never_panic_and_what_loads_is_read_back() {
         }
     }
 }
+
+/// Options made so that a quadratic step in the compiler would be felt; what counts is that all of them end, and how.
+#[test]
+fn long_lists_have_an_end() {
+    let numbered = |count: usize, between: &str| (0..count).map(|number| format!("n{number}")).collect::<Vec<_>>().join(between);
+    let rule = |options: &str| format!("alert tcp any any -> any any (msg:\"m\"; {options} sid:1;)");
+    for options in [
+        format!("flowbits:isset,{}; flowbits:isset,{};", numbered(5000, "|"), numbered(5000, "|")),
+        format!("app-layer-protocol:!{};", vec!["tls"; 8000].join("|")),
+        format!("content:\"a\"; byte_math:{};", numbered(9000, ",")),
+        format!("content:\"a\"; {}", "depth:1;".repeat(6000)),
+        "nothing:1;".repeat(6000),
+        "content:\"a\";".repeat(600),
+        format!("http.uri; {} content:\"a\";", "to_md5;".repeat(17)),
+        format!("threshold:{};", numbered(9000, ",")),
+        format!("content:\"{}\";", "a".repeat(70_000)),
+    ] {
+        let file = parse(&rule(&options));
+        assert_eq!((file.counts.loaded, file.counts.wrong), (0, 1), "{}", &options[..60]);
+        assert_eq!(file.diagnostics.len(), 1);
+    }
+    assert_eq!(parse(&rule(&"content:\"a\";".repeat(512))).counts.loaded, 1);
+}

@@ -236,12 +236,15 @@ fn byte_extract(args: &Args<'_>) -> Result<Body, Problem> {
     }))
 }
 
+/// Words of one option; there are not as many.
+const WORDS_MAX: usize = 16;
+
 /// Words of which each has a value, `bytes 4, offset 0, oper +`; an option twice is an error.
 fn pairs<'a>(args: &Args<'a>) -> Result<Vec<(&'a str, &'a str)>, Problem> {
     let mut found: Vec<(&str, &str)> = Vec::new();
     for member in args.list() {
         let (key, value) = member.split_once(char::is_whitespace).unwrap_or((member, ""));
-        if found.iter().any(|(other, _)| *other == key) {
+        if found.len() >= WORDS_MAX || found.iter().any(|(other, _)| *other == key) {
             return Err(Problem::value(format!("`{}` is given twice", crate::header::shorten(key))));
         }
         found.push((key, value.trim()));

@@ -17,6 +17,9 @@ pub(super) const KEYWORDS: &[Keyword] = &[
     keyword("app-layer-state", Value::Required, false, app_layer_state),
 ];
 
+/// Protocols in one list; there are not more.
+const PROTOCOLS_MAX: usize = 64;
+
 fn unknown(args: &Args<'_>) -> Problem {
     Problem::new(Code::ValueUnsupported, format!("`{}` is not an event that this engine knows", shorten(args.value)))
 }
@@ -74,6 +77,9 @@ fn app_layer_protocol(args: &Args<'_>) -> Result<Body, Problem> {
             }
         })
         .collect::<Result<Vec<_>, _>>()?;
+    if protocols.len() > PROTOCOLS_MAX {
+        return Err(Problem::value(format!("more than {PROTOCOLS_MAX} protocols in one list")));
+    }
     let never = |found: &Recognised| matches!(found, Recognised::As(app) if !app.members().any(|member| member == *app));
     if exact && protocols.iter().any(never) {
         return Err(args.bad().help("a name that stands for several protocols is never recognised itself"));

@@ -11,6 +11,9 @@ pub(super) const KEYWORDS: &[Keyword] = &[
     keyword("alert", Value::None, false, |_| Ok(Body::Effect(Box::new(crate::condition::Effect::Alert)))),
 ];
 
+/// Names in one flowbits; the reference engine has 100.
+const NAMES_MAX: usize = 100;
+
 const WORDS: &[(&str, FlowWord)] = &[
     ("established", FlowWord::Established),
     ("not_established", FlowWord::NotEstablished),
@@ -85,7 +88,10 @@ fn flowbits(args: &Args<'_>) -> Result<Body, Problem> {
         "isnotset" => FlowbitsOperation::IsNotSet,
         _ => return Err(args.bad().help("use set, unset, toggle, isset, isnotset or noalert")),
     };
-    let names: Vec<String> = names.split('|').map(|name| name.trim().to_owned()).collect();
+    let names: Vec<String> = names.split('|').map(|name| name.trim().to_owned()).take(NAMES_MAX + 1).collect();
+    if names.len() > NAMES_MAX {
+        return Err(Problem::value(format!("more than {NAMES_MAX} names in one flowbits")));
+    }
     if names.iter().any(|name| name.is_empty() || name.contains(char::is_whitespace)) {
         return Err(args.bad().help("write flowbits:set,NAME;"));
     }
