@@ -67,7 +67,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<Exit, Failure> {
         packets += 1;
         carried += u64::from(packet.len_on_wire);
         clock = clock.max(packet.at);
-        pipeline.expire(clock, EXPIRE_BUDGET);
+        pipeline.expire(packet.at, EXPIRE_BUDGET);
         let meta = PacketMeta::captured(packet.link, packet.len_on_wire, args.protect);
         let verdict = pipeline.packet(packet.at, &meta, packet.bytes, &mut ()).verdict;
         shown.blocked += u64::from(!verdict.passes());

@@ -23,7 +23,8 @@ use bulkhead_net::flow::{Direction, EndedFlow, Flow, FlowRef, FlowStats, FlowTab
 use bulkhead_net::stream::{Ignored, Reassembler, Refused, SegmentOutcome, StreamStats, TcpStream};
 use bulkhead_net::{ChecksumState, LinkType};
 use bulkhead_rules::Action;
-use bulkhead_rules::tree::FlowbitsOperation;
+use bulkhead_rules::condition::End as StreamEnd;
+use bulkhead_rules::tree::{FlowbitsOperation, NumberTest};
 
 use crate::detect::{End, FlowState, PacketView, Scratch, StreamInspector, index, inspect_packet};
 use crate::outcome::*;
@@ -857,6 +858,9 @@ fn conditions_hold(rule: &Compiled, place: Place<'_>, at: Option<At>, flow: Opti
     if test.fragmented.is_some_and(|wanted| at.is_some_and(|at| at.fragmented) != wanted) {
         return false;
     }
+    if !rule.stream_sizes.iter().all(|(end, test)| flow.is_some_and(|flow| stream_size_holds(*end, *test, flow))) {
+        return false;
+    }
     rule.flowbits.iter().all(|bits| {
         let any = || flow.is_some_and(|flow| bits.names.iter().any(|name| flow.state.has_bit(*name)));
         match bits.operation {
@@ -865,6 +869,19 @@ fn conditions_hold(rule: &Compiled, place: Place<'_>, at: Option<At>, flow: Opti
             FlowbitsOperation::Set | FlowbitsOperation::Unset | FlowbitsOperation::Toggle => true,
         }
     })
+}
+
+/// Sequence numbers used by each end, its SYN included, as the reference engine counts them.
+fn stream_size_holds(end: StreamEnd, test: NumberTest, flow: &Flow<FlowState>) -> bool {
+    let Some(stream) = &flow.tcp else { return false };
+    let of = |dir: Direction| test.matches(stream.delivered(dir) + 1);
+    let (client, server) = (of(Direction::ToServer), of(Direction::ToClient));
+    match end {
+        StreamEnd::Server => server,
+        StreamEnd::Client => client,
+        StreamEnd::Both => client && server,
+        StreamEnd::Either => client || server,
+    }
 }
 
 /// Bits that found no room.

@@ -14,7 +14,10 @@ use std::sync::Arc;
 
 use bulkhead_net::flow::Direction;
 use bulkhead_rules::classification::PRIORITY_DEFAULT;
-use bulkhead_rules::tree::{Base, Body, Endian, FastPattern, FlowWord, Flowbits, FlowbitsOperation, PacketTest, Threshold, ThresholdKind};
+use bulkhead_rules::condition::{Condition, End as StreamEnd};
+use bulkhead_rules::tree::{
+    Base, Body, Endian, FastPattern, FlowWord, Flowbits, FlowbitsOperation, NumberTest, PacketTest, Threshold, ThresholdKind,
+};
 use bulkhead_rules::{
     Action, AddressSet, Buffer as BufferName, Classification, Code, ContentMatch, Diagnostic, Match, PortSet, Protocol, Rule, Variables,
 };
@@ -69,6 +72,8 @@ pub(crate) struct Compiled {
     pub both_ways: bool,
     pub flow: FlowTest,
     pub packet: Vec<PacketTest>,
+    /// Bytes that TCP has carried since the handshake.
+    pub stream_sizes: Vec<(StreamEnd, NumberTest)>,
     pub steps: Steps,
     pub flowbits: Vec<FlowbitsStep>,
     pub noalert: bool,
@@ -249,7 +254,10 @@ impl Ruleset {
             | PacketTest::FragBits(_)
             | PacketTest::FragOffset { .. } => false,
         };
-        self.rules.iter().any(|rule| rule.on_packet && rule.protocol_matches(6) && rule.packet.iter().any(of_control))
+        self.rules.iter().any(|rule| {
+            let asks = rule.packet.iter().any(of_control) || (!rule.stream_sizes.is_empty() && rule.steps.is_empty());
+            rule.on_packet && rule.protocol_matches(6) && asks
+        })
     }
 
     pub(crate) fn rule(&self, id: RuleId) -> &Compiled {
@@ -405,7 +413,19 @@ fn compile_rule(file: &str, rule: &Rule, variables: &Variables, classification: 
     // Which of packet and stream, as `SigValidate...` decides it: packet keywords force packets; contents without
     // them go to the stream, and to packets too when they have a position.
     let tcp = matches!(header.protocol, Protocol::Tcp | Protocol::TcpStream | Protocol::Ip | Protocol::Ipv4 | Protocol::Ipv6);
-    let needs_packet = header.protocol == Protocol::TcpPacket || has(FlowWord::NoStream) || signature.packet.iter().any(forces_packet);
+    let stream_sizes: Vec<(StreamEnd, NumberTest)> = signature
+        .conditions
+        .iter()
+        .filter_map(|condition| match condition {
+            Condition::StreamSize { end, test } => Some((*end, *test)),
+            // Refused above.
+            _ => None,
+        })
+        .collect();
+    let needs_packet = !stream_sizes.is_empty()
+        || header.protocol == Protocol::TcpPacket
+        || has(FlowWord::NoStream)
+        || signature.packet.iter().any(forces_packet);
     let only_stream = has(FlowWord::OnlyStream) || header.protocol == Protocol::TcpStream;
     let positioned = matches.iter().any(
         |found| matches!(found, Match::Content(content) if content.offset.is_some() || content.depth.is_some() || content.starts_with),
@@ -420,6 +440,7 @@ fn compile_rule(file: &str, rule: &Rule, variables: &Variables, classification: 
         && signature.flow.is_empty()
         && signature.packet.iter().all(|test| matches!(test, PacketTest::IpProto { .. }))
         && signature.flowbits.is_empty()
+        && signature.conditions.is_empty()
         && !ports_matter
         && !matches!(header.protocol, Protocol::TcpPacket | Protocol::TcpStream);
     Ok(Compiled {
@@ -432,6 +453,7 @@ fn compile_rule(file: &str, rule: &Rule, variables: &Variables, classification: 
         both_ways: header.direction == bulkhead_rules::Direction::Both,
         flow,
         packet: signature.packet.clone(),
+        stream_sizes,
         steps,
         flowbits: signature.flowbits.iter().map(flowbits_step).collect(),
         noalert: signature.noalert,
@@ -466,7 +488,7 @@ fn refused(rule: &Rule) -> Option<(Code, String)> {
     if !signature.apps.is_empty() {
         return Some((Code::ProtocolUnsupported, format!("the protocol `{}` is not supported yet", signature.apps[0].name())));
     }
-    refused_beside_buffers(rule)
+    refused_beside_buffers(rule, |condition| matches!(condition, Condition::StreamSize { .. }))
 }
 
 /// The same for one match, in whatever buffer.
@@ -493,8 +515,8 @@ pub(crate) fn refused_match(found: &Match) -> Option<(Code, String)> {
     if base == Base::Binary(Endian::Dce) { keyword("dce") } else { None }
 }
 
-/// The same for what a rule asks beside its buffers.
-pub(crate) fn refused_beside_buffers(rule: &Rule) -> Option<(Code, String)> {
+/// The same for what a rule asks beside its buffers. `known`: the conditions that the caller sees to.
+pub(crate) fn refused_beside_buffers(rule: &Rule, known: impl Fn(&Condition) -> bool) -> Option<(Code, String)> {
     let (header, signature) = (&rule.header, &rule.signature);
     let keyword = |name: &str| Some((Code::KeywordUnsupported, format!("`{name}` is not supported yet")));
     if let Some(hook) = &header.hook {
@@ -503,11 +525,15 @@ pub(crate) fn refused_beside_buffers(rule: &Rule) -> Option<(Code, String)> {
     if header.direction == bulkhead_rules::Direction::Transaction {
         return Some((Code::ValueUnsupported, "the direction `=>` is not supported yet".to_owned()));
     }
-    let beyond = |body: &Body| matches!(body, Body::Condition(_) | Body::Effect(_));
+    let beyond = |body: &Body| match body {
+        Body::Condition(condition) => !known(condition),
+        Body::Effect(_) => true,
+        _ => false,
+    };
     if let Some(option) = rule.options.iter().find(|option| beyond(&option.body)) {
         return keyword(option.keyword);
     }
-    if !signature.conditions.is_empty() || !signature.effects.is_empty() {
+    if !signature.conditions.iter().all(&known) || !signature.effects.is_empty() {
         return keyword("a condition of the rule");
     }
     for threshold in &signature.thresholds {

@@ -16,11 +16,11 @@ use std::collections::BTreeMap;
 
 use bulkhead_net::flow::Direction;
 use bulkhead_rules::buffer::{BufferId, Stage};
-use bulkhead_rules::condition::Towards;
+use bulkhead_rules::condition::{Condition, IntegerTest, Towards, Which};
 use bulkhead_rules::protocol::App;
 use bulkhead_rules::transform::{Transform, Xor, XorKey};
 use bulkhead_rules::tree::{FastPattern, FlowWord};
-use bulkhead_rules::{Buffer as BufferName, BufferMatches, Code, ContentMatch, Match, Rule};
+use bulkhead_rules::{Buffer as BufferName, BufferMatches, Code, ContentMatch, Field, Match, Rule};
 
 use crate::inspect::{Buffer, Inspection, Steps, Work};
 use crate::prefilter::{CARRY_BYTES, Carry, LITERAL_BYTES_MAX, Prefilter};
@@ -330,24 +330,41 @@ impl TxRule {
         if !named {
             return Ok(None);
         }
-        if let Some(reason) = refused_beside_buffers(rule) {
+        if let Some(reason) = refused_beside_buffers(rule, |condition| size_of(condition).is_some()) {
             return Err(reason);
         }
         let unsupported = |what: &str| Err((Code::KeywordUnsupported, format!("{what} is not supported yet")));
         if !signature.packet.is_empty() {
             return unsupported("a packet keyword beside a buffer of transactions");
         }
-        if signature.buffers.len() > LISTS_MAX {
+        if signature.buffers.len() + signature.conditions.len() > LISTS_MAX {
             return unsupported("a rule with more than 32 lists of matches");
         }
         let has = |word: FlowWord| signature.flow.contains(&word);
         let to_server = has(FlowWord::ToServer) || has(FlowWord::FromClient);
         let to_client = has(FlowWord::ToClient) || has(FlowWord::FromServer);
-        let lists: Result<Vec<List>, _> =
-            signature.buffers.iter().map(|list| List::new(list, to_server && !to_client, to_client && !to_server)).collect();
+        let sizes = signature.conditions.iter().filter_map(size_of);
+        let lists: Result<Vec<List>, _> = signature
+            .buffers
+            .iter()
+            .cloned()
+            .chain(sizes)
+            .map(|list| List::new(&list, to_server && !to_client, to_client && !to_server))
+            .collect();
         let apps = signature.apps.iter().flat_map(|app| app.members()).fold(0, |apps, app| apps | bit(app));
         Ok(Some(Self { apps: if signature.apps.is_empty() { u64::MAX } else { apps }, lists: lists? }))
     }
+}
+
+/// `urilen` asks for the size of a buffer.
+fn size_of(condition: &Condition) -> Option<BufferMatches> {
+    let Condition::Integer(IntegerTest { field, test, which: Which::Any, towards: None }) = condition else { return None };
+    let buffer = match field {
+        Field::Urilen => BufferId::HttpUri,
+        Field::UrilenRaw => BufferId::HttpUriRaw,
+        _ => return None,
+    };
+    Some(BufferMatches { buffer: BufferName::Named(buffer), towards: None, transforms: Vec::new(), matches: vec![Match::Bsize(*test)] })
 }
 
 /// The list in which a rule's literal stands, and the literal: the author's choice, else the longest.

@@ -67,7 +67,7 @@ impl Line {
         for frame in frames {
             let Some(link) = frame.link else { continue };
             clock = clock.max(frame.at);
-            self.pipeline.expire(clock, 64);
+            self.pipeline.expire(frame.at, 64);
             let meta = PacketMeta::captured(link, frame.len_on_wire, self.protect);
             let outcome = self.pipeline.packet(frame.at, &meta, &frame.bytes, &mut ());
             self.frames += 1;

@@ -153,7 +153,7 @@ fn replay(config: PipelineConfig, rules: std::sync::Arc<Ruleset>, records: &[Fra
     for (number, frame) in records.iter().enumerate() {
         let Some(link) = frame.link else { continue };
         clock = clock.max(frame.at);
-        pipeline.expire(clock, 64);
+        pipeline.expire(frame.at, 64);
         pipeline.packet(frame.at, &PacketMeta::captured(link, frame.len_on_wire, inline), &frame.bytes, &mut ());
         for event in pipeline.drain_events() {
             let EngineEvent::Alert(alert) = event else { continue };

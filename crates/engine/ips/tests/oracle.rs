@@ -106,7 +106,7 @@ fn replay(rules: &Arc<Ruleset>, frames: &[Frame]) -> Counts {
     for frame in frames {
         let Some(link) = frame.link else { continue };
         clock = clock.max(frame.at);
-        pipeline.expire(clock, 64);
+        pipeline.expire(frame.at, 64);
         pipeline.packet(frame.at, &PacketMeta::captured(link, frame.len_on_wire, false), &frame.bytes, &mut ());
         count(&mut pipeline);
     }

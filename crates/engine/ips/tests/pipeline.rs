@@ -175,6 +175,25 @@ fn flowbits_thresholds_and_noalert_hold_rules_back() {
 }
 
 #[test]
+fn sizes_of_a_stream_count_from_the_handshake() {
+    let rules = [
+        r#"alert tcp any any -> any any (msg:"first"; flow:established,to_server; stream_size:server,<,5; content:"hello"; sid:1;)"#,
+        r#"alert tcp any any -> any any (msg:"later"; flow:established; stream_size:both,>,10; content:"hello"; sid:2;)"#,
+        r#"alert tcp any any -> any any (msg:"exact"; stream_size:client,=,6; content:"hello"; sid:3;)"#,
+    ]
+    .join("\n");
+    let mut bench = Bench::new(&rules);
+    let mut connection = Connection::new(40000, 80);
+    connection.open(&mut bench);
+    connection.request(&mut bench, b"hello");
+    assert_eq!(bench.sids(), [1, 3]);
+    bench.events.clear();
+    connection.reply(&mut bench, b"0123456789");
+    connection.request(&mut bench, b"hello");
+    assert_eq!(bench.sids(), [2]);
+}
+
+#[test]
 fn a_pass_rule_takes_the_flow_out_of_inspection() {
     let mut bench = Bench::new(&format!("{EVIL}\npass tcp any any -> any 80 (msg:\"trusted\"; content:\"token=1\"; sid:9;)"));
     let mut connection = Connection::new(40000, 80);

@@ -202,6 +202,23 @@ fn transforms_come_before_the_prefilter_and_the_matches() {
 }
 
 #[test]
+fn the_length_of_a_uri_is_asked_of_its_buffer() {
+    let rules = r#"alert http any any -> any any (msg:"a"; urilen:<5; http.method; content:"GET"; sid:1;)
+        alert http any any -> any any (msg:"b"; urilen:5,raw; http.method; content:"GET"; sid:2;)"#;
+    let mut bench = Bench::new(rules);
+    bench.put(BufferId::HttpMethod, ToServer, b"GET");
+    bench.put(BufferId::HttpUri, ToServer, b"/a.b");
+    assert_eq!(bench.matched(), [1]);
+    bench.put(BufferId::HttpUriRaw, ToServer, b"/%61.b");
+    assert_eq!(bench.settle(ToServer), [0; 0]);
+    bench.next();
+    bench.put(BufferId::HttpMethod, ToServer, b"GET");
+    bench.put(BufferId::HttpUri, ToServer, b"/long");
+    bench.put(BufferId::HttpUriRaw, ToServer, b"/long");
+    assert_eq!(bench.settle(ToServer), [2]);
+}
+
+#[test]
 fn a_direction_is_looked_at_when_the_rule_asks_for_it() {
     let rules = r#"alert http any any -> any any (msg:"a"; flow:to_server; http.header; content:"x-evil"; sid:1;)
         alert http any any -> any any (msg:"b"; flow:to_client; http.header; content:"x-evil"; sid:2;)
