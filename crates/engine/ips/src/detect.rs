@@ -245,8 +245,8 @@ impl Scratch {
         }
     }
 
-    /// First pass over one run of bytes.
-    fn prefilter(&mut self, groups: &[&Group; 3], carry: &Carry, bytes: &[u8], stats: &mut Stats) {
+    /// First pass over one run of bytes. `first`: of the first packet of its direction.
+    fn prefilter(&mut self, groups: &[&Group; 3], carry: &Carry, bytes: &[u8], first: bool, stats: &mut Stats) {
         for group in groups {
             self.scan = self.scan.wrapping_add(1);
             if self.scan == 0 {
@@ -269,7 +269,8 @@ impl Scratch {
             });
             self.work = work;
             stats.prefilter_hits += hits;
-            for rule in &group.always {
+            let once = if first { group.once.as_slice() } else { &[] };
+            for rule in group.always.iter().chain(once) {
                 self.add(*rule, true);
             }
         }
@@ -322,9 +323,9 @@ impl StreamSink for StreamInspector<'_> {
         // First pass.
         self.scratch.begin_pass();
         if std::mem::take(&mut half.search_again) && !half.lookback.is_empty() {
-            self.scratch.prefilter(&groups, &Carry::default(), &half.lookback, self.stats);
+            self.scratch.prefilter(&groups, &Carry::default(), &half.lookback, false, self.stats);
         }
-        self.scratch.prefilter(&groups, &half.carry, bytes, self.stats);
+        self.scratch.prefilter(&groups, &half.carry, bytes, false, self.stats);
         half.pending.retain(|pending| pending.until > offset);
         for pending in &half.pending {
             self.scratch.add(pending.rule, false);
@@ -501,9 +502,9 @@ pub(crate) fn inspect_packet(
     let payload = packet.payload;
     scratch.begin_pass();
     let none = Carry::default();
-    scratch.prefilter(&rules.packet_groups(class, dir, view.from.1, view.to.1), &none, payload, stats);
+    scratch.prefilter(&rules.packet_groups(class, dir, view.from.1, view.to.1), &none, payload, view.first_in_direction, stats);
     if class == crate::rules::ProtoClass::Tcp && !view.in_stream {
-        scratch.prefilter(&rules.stream_groups(dir, view.from.1, view.to.1), &none, payload, stats);
+        scratch.prefilter(&rules.stream_groups(dir, view.from.1, view.to.1), &none, payload, false, stats);
     }
     scratch.candidates.sort_unstable();
     let of_stream = scratch.matched.len();

@@ -178,6 +178,8 @@ pub(crate) struct Group {
     pub owners: Vec<Vec<RuleId>>,
     /// Rules without a literal.
     pub always: Vec<RuleId>,
+    /// Those of them that are judged once per flow and direction: thousands, in sets that list addresses.
+    pub once: Vec<RuleId>,
     /// Bytes before the newest that its rules may need, `usize::MAX` without bound.
     pub lookback: usize,
     pub all: Vec<RuleId>,
@@ -439,7 +441,7 @@ fn compile_rule(file: &str, rule: &Rule, variables: &Variables, classification: 
     let ip_only = steps.is_empty()
         && signature.flow.is_empty()
         && signature.packet.iter().all(|test| matches!(test, PacketTest::IpProto { .. }))
-        && signature.flowbits.is_empty()
+        && signature.flowbits.iter().all(|bits| bits.operation == FlowbitsOperation::Set)
         && signature.conditions.is_empty()
         && !ports_matter
         && !matches!(header.protocol, Protocol::TcpPacket | Protocol::TcpStream);
@@ -724,6 +726,7 @@ impl Group {
             let span = steps.span.or_else(|| steps.reach.and_then(|reach| usize::try_from(reach).ok()));
             group.lookback = group.lookback.max(span.map_or(usize::MAX, |span| span.saturating_sub(1)));
             match &literals[*id as usize] {
+                None if rules[*id as usize].ip_only => group.once.push(*id),
                 None => group.always.push(*id),
                 Some(literal) => {
                     let key = (literal.bytes.clone(), literal.nocase);
