@@ -216,13 +216,16 @@ impl Few {
         filed.sort_by_key(|(fragment, filed)| (std::cmp::Reverse(chance(fragment).to_bits()), filed.literal));
         let available = if filed.len() <= BUCKETS { BUCKETS / 2 } else { BUCKETS };
         let mut buckets: [Vec<Filed>; BUCKETS] = std::array::from_fn(|_| Vec::new());
-        let mut unions = [[ByteSet::NONE; PLACES]; BUCKETS];
+        let mut unions = [[Halves::default(); PLACES]; BUCKETS];
+        let mut chances = [0.0; BUCKETS];
         let mut dealt: Vec<(Fragment, usize)> = Vec::with_capacity(filed.len());
         for (fragment, filed) in filed {
-            let grown = |bucket: usize| -> Fragment { std::array::from_fn(|place| unions[bucket][place].or(fragment[place])) };
-            let cost = |bucket: &usize| chance(&grown(*bucket)) - chance(&unions[*bucket]);
+            let halves = fragment.map(|set| Halves::of(&set));
+            let grown = |bucket: usize| -> [Halves; PLACES] { std::array::from_fn(|place| unions[bucket][place].or(halves[place])) };
+            let cost = |bucket: &usize| chance_of(&grown(*bucket)) - chances[*bucket];
             let bucket = (0..available).min_by(|a, b| cost(a).total_cmp(&cost(b))).unwrap_or(0);
             unions[bucket] = grown(bucket);
+            chances[bucket] = chance_of(&unions[bucket]);
             buckets[bucket].push(filed);
             dealt.push((fragment, bucket));
         }
@@ -264,20 +267,56 @@ fn fragment(number: u32, literal: &Literal) -> (Fragment, Filed) {
     (of(rarest), filed)
 }
 
-/// How often a position of ordinary traffic fits, roughly. Halves of bytes are looked up apart, so a set stands for
-/// all bytes that can be made of its halves.
+/// How often a position of ordinary traffic fits, roughly.
 fn chance(fragment: &Fragment) -> f64 {
-    let of = |set: &ByteSet| -> f64 {
-        let (mut low, mut high) = (0u16, 0u16);
-        for byte in (0..=u8::MAX).filter(|byte| set.contains(*byte)) {
-            low |= 1 << (byte & 15);
-            high |= 1 << (byte >> 4);
-        }
-        let fits = |byte: &u8| low >> (byte & 15) & 1 != 0 && high >> (byte >> 4) & 1 != 0;
-        (0..=u8::MAX).filter(fits).map(|byte| f64::from(commonness(byte))).sum::<f64>() / COMMONNESS
-    };
-    fragment.iter().map(of).product()
+    chance_of(&fragment.map(|set| Halves::of(&set)))
 }
+
+fn chance_of(halves: &[Halves; PLACES]) -> f64 {
+    halves.iter().map(|halves| halves.chance()).product()
+}
+
+/// The low and the high halves of the bytes that may stand at one place. They are looked up apart, so a set stands for all bytes
+/// that can be made of its halves.
+#[derive(Debug, Clone, Copy, Default)]
+struct Halves {
+    low: u16,
+    high: u16,
+}
+
+impl Halves {
+    fn of(set: &ByteSet) -> Self {
+        let mut halves = Self::default();
+        for byte in (0..=u8::MAX).filter(|byte| set.contains(*byte)) {
+            halves.low |= 1 << (byte & 15);
+            halves.high |= 1 << (byte >> 4);
+        }
+        halves
+    }
+
+    const fn or(self, other: Self) -> Self {
+        Self { low: self.low | other.low, high: self.high | other.high }
+    }
+
+    fn chance(self) -> f64 {
+        if self.low == u16::MAX && self.high == u16::MAX {
+            return 1.0;
+        }
+        let bits = |set: u16| (0..16u8).filter(move |bit| set >> bit & 1 != 0);
+        let sum: u32 = bits(self.high).map(|high| bits(self.low).map(|low| COMMON[usize::from(high << 4 | low)]).sum::<u32>()).sum();
+        f64::from(sum) / COMMONNESS
+    }
+}
+
+/// [`commonness`] of each byte.
+const COMMON: [u32; 256] = {
+    let (mut all, mut byte) = ([0; 256], 0);
+    while byte < 256 {
+        all[byte] = commonness(byte as u8);
+        byte += 1;
+    }
+    all
+};
 
 /// How often a byte stands in traffic, roughly: text most, then zero, then the rest.
 pub(crate) const fn commonness(byte: u8) -> u32 {
