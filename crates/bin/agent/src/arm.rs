@@ -2,15 +2,17 @@
 //! and its program not started. An API thread finds out what has to be armed; the control thread arms it.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bulkhead_api::{ApiError, ArmRequest, ArmState, Armed, ArmedInterface, ErrorCode, FailMode};
 use bulkhead_model::{Mode, Network, Runtime, Workload};
-use bulkhead_policy::Fail;
 use bulkhead_policy::config::Interfaces;
+use bulkhead_policy::{Fail, PolicySnapshot};
 use bulkhead_sys::netlink::{Link, Netlink};
 use bulkhead_sys::netns::Netns;
 
+use crate::files;
 use crate::path::Place;
 use crate::state::{Route, State, lock};
 
@@ -155,4 +157,21 @@ fn named(state: &State, netns: u64) -> (Option<String>, FailMode) {
         }
     };
     (entry.map(|entry| entry.workload.name.clone()), if closed { FailMode::Closed } else { FailMode::Open })
+}
+
+/// What the OCI hook and the runtime wrapper take from the configuration: where the agent listens, and what becomes of a
+/// container while no agent answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartSettings {
+    pub socket: PathBuf,
+    /// Containers that no rule of `workloads` names are protected, and fail closed.
+    pub fail_closed: bool,
+}
+
+/// Reads the configuration at `path`, or at its usual place, where a missing one means defaults.
+pub fn start_settings(path: Option<&Path>) -> Result<StartSettings, files::Error> {
+    let config = files::load_config(path.unwrap_or(Path::new(files::DEFAULT_CONFIG)))?.config;
+    let default = PolicySnapshot::compile(&config, 1).default_settings();
+    let fail_closed = default.mode == Mode::Protect && default.fail == Fail::Closed;
+    Ok(StartSettings { socket: PathBuf::from(config.api.socket.as_str()), fail_closed })
 }

@@ -22,4 +22,5 @@ mod state;
 pub mod supervise;
 mod sync;
 
+pub use arm::{StartSettings, start_settings};
 pub use supervise::{Error, RunOptions, down, run};

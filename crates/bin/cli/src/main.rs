@@ -18,6 +18,9 @@ mod lab;
 mod man;
 mod map;
 mod mode;
+mod oci;
+mod oci_hook;
+mod oci_runtime;
 mod output;
 mod policy;
 mod problems;
@@ -77,13 +80,15 @@ enum Verb {
     Lab(lab::Args),
     #[command(hide = true)]
     LabNode(lab::NodeArgs),
+    OciHook(oci_hook::Args),
+    OciRuntime(oci_runtime::Args),
     Version(version::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(oci_runtime::by_name(std::env::args_os().collect()));
     let mut context = Context::new(cli.output, cli.socket);
     let result = match cli.verb {
         Verb::Run(args) => run::run(&args, &mut context),
@@ -101,6 +106,8 @@ fn main() -> ExitCode {
         Verb::Down(args) => down::run(&args, &mut context),
         Verb::Lab(args) => lab::run(&args, &mut context),
         Verb::LabNode(args) => lab::node(&args),
+        Verb::OciHook(args) => oci_hook::run(&args, &context),
+        Verb::OciRuntime(args) => oci_runtime::run(&args, &context),
         Verb::Version(args) => version::run(&args, &mut context),
         Verb::Completions(args) => completions::run(&args, Cli::command(), &mut context),
         Verb::Man(args) => man::run(&args, Cli::command(), &mut context),

@@ -61,7 +61,7 @@ fn busy_lab() -> Lab {
     lab
 }
 
-const VERBS: [&[&str]; 21] = [
+const VERBS: [&[&str]; 23] = [
     &[],
     &["run"],
     &["doctor"],
@@ -80,6 +80,8 @@ const VERBS: [&[&str]; 21] = [
     &["replay"],
     &["reload"],
     &["down"],
+    &["oci-hook"],
+    &["oci-runtime"],
     &["version"],
     &["completions"],
     &["man"],

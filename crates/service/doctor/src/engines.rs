@@ -22,8 +22,9 @@ pub struct Engine {
     pub reachable: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// It can run a hook that makes a container's start wait.
-    pub oci_hooks: bool,
+    /// What makes each container's start wait for the agent (docs/oci.md); none, when nothing that was found does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holds_start: Option<String>,
 }
 
 /// How long an engine may take to answer. dockerd answers `/version` in about 2 ms; a hanging one must not hang us.
@@ -66,7 +67,7 @@ pub fn find() -> Vec<Engine> {
     let mut engines: Vec<Engine> = Vec::new();
     for (index, (kind, path)) in found.into_iter().enumerate() {
         let endpoint = path.display().to_string();
-        engines.push(Engine { kind, endpoint, reachable: false, version: None, oci_hooks: false });
+        engines.push(Engine { kind, endpoint, reachable: false, version: None, holds_start: None });
         let sender = sender.clone();
         std::thread::spawn(move || sender.send((index, ask(kind, &path)))); // nobody may be listening any more: fine
     }
@@ -87,24 +88,79 @@ fn ask(kind: &'static str, path: &Path) -> Engine {
         "cri-o" => command::output("crio", &["--version"]).ok().and_then(|v| word_with_digits(&v)),
         _ => command::output("containerd", &["--version"]).ok().and_then(|v| word_with_digits(&v)),
     };
-    Engine { kind, endpoint: path.display().to_string(), reachable, version: version.filter(|_| reachable), oci_hooks: reachable }
+    let holds_start = match kind {
+        "docker" => ask_over_http(path, "/info").and_then(|answer| default_runtime_in(&answer)),
+        "podman" | "cri-o" => HOOK_FOLDERS.iter().find_map(|folder| hook_in(Path::new(folder))),
+        // Its configuration may be anywhere, and a client may name another runtime: not taken for granted.
+        _ => None,
+    };
+    Engine { kind, endpoint: path.display().to_string(), reachable, version: version.filter(|_| reachable), holds_start }
+}
+
+/// Where Podman and CRI-O look for hooks (oci-hooks(5)).
+const HOOK_FOLDERS: [&str; 2] = ["/etc/containers/oci/hooks.d", "/usr/share/containers/oci/hooks.d"];
+/// Hook files looked at in one folder.
+const HOOKS_MAX: usize = 256;
+const HOOK_BYTES_MAX: u64 = 64 << 10;
+
+/// A hook of ours that is run for every container.
+fn hook_in(folder: &Path) -> Option<String> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).ok()?.flatten().take(HOOKS_MAX).map(|entry| entry.path()).collect();
+    files.sort();
+    let ours = |path: &PathBuf| {
+        let mut text = Vec::new();
+        let read = std::fs::File::open(path).ok().and_then(|file| file.take(HOOK_BYTES_MAX).read_to_end(&mut text).ok());
+        read.is_some() && is_our_hook(&text)
+    };
+    let json = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json") && path.is_file();
+    files.into_iter().filter(json).find(ours).map(|path| format!("hook {}", path.display()))
+}
+
+fn is_our_hook(text: &[u8]) -> bool {
+    let Ok(hook) = serde_json::from_slice::<serde_json::Value>(text) else { return false };
+    let holds = |list: Option<&serde_json::Value>, word: &str| {
+        list.and_then(serde_json::Value::as_array).is_some_and(|list| list.iter().any(|item| item.as_str() == Some(word)))
+    };
+    holds(hook.pointer("/hook/args"), "oci-hook")
+        && holds(hook.pointer("/stages"), "createRuntime")
+        && hook.pointer("/when/always").and_then(serde_json::Value::as_bool) == Some(true)
+}
+
+/// The runtime that containers get without asking, when it is our wrapper: a container may name another one.
+fn default_runtime_in(answer: &[u8]) -> Option<String> {
+    let info = json_body(answer)?;
+    let name = info.get("DefaultRuntime")?.as_str()?;
+    let runtime = info.get("Runtimes")?.get(name)?;
+    let path = runtime.get("path")?.as_str()?;
+    let by_name = Path::new(path).file_name()?.to_str()?.starts_with("bulkhead-");
+    let arguments = runtime.get("runtimeArgs").and_then(serde_json::Value::as_array);
+    let by_verb = arguments.is_some_and(|words| words.iter().any(|word| word.as_str() == Some("oci-runtime")));
+    (by_name || by_verb).then(|| format!("default runtime {}", name.chars().take(64).collect::<String>()))
 }
 
 fn version_over_http(path: &Path) -> Option<String> {
+    version_in(&ask_over_http(path, "/version")?)
+}
+
+/// The whole answer, head and body.
+fn ask_over_http(path: &Path, target: &str) -> Option<Vec<u8>> {
     let mut stream = UnixStream::connect(path).ok()?;
     stream.set_read_timeout(Some(WAIT)).ok()?;
     stream.set_write_timeout(Some(WAIT)).ok()?;
-    stream.write_all(b"GET /version HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
+    stream.write_all(format!("GET {target} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes()).ok()?;
     let mut answer = Vec::new();
     let _ = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer); // a time-out after the body is no loss
-    version_in(&answer)
+    Some(answer)
+}
+
+fn json_body(answer: &[u8]) -> Option<serde_json::Value> {
+    let start = answer.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
+    serde_json::from_slice(answer.get(start..)?).ok()
 }
 
 /// The engine's version and its API's, out of the whole HTTP answer.
 fn version_in(answer: &[u8]) -> Option<String> {
-    let start = answer.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
-    let body = answer.get(start..)?;
-    let json: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let json = json_body(answer)?;
     let text = |key: &str| json.get(key).and_then(|v| v.as_str()).filter(|s| s.len() < 64).map(str::to_owned);
     let version = text("Version")?;
     Some(text("ApiVersion").map_or(version.clone(), |api| format!("{version} (API {api})")))
@@ -129,6 +185,24 @@ mod tests {
             Some("1.6.20~ds1")
         );
         assert_eq!(word_with_digits("crio version 1.28.0"), Some("1.28.0".into()));
+    }
+
+    #[test]
+    fn only_a_default_runtime_of_ours_and_a_hook_for_every_container_hold_a_start() {
+        let info = |default: &str, ours: &str| {
+            let runtimes = format!(r#"{{"runc":{{"path":"runc"}},"bulkhead":{ours}}}"#);
+            default_runtime_in(format!("HTTP/1.0 200 OK\r\n\r\n{{\"DefaultRuntime\":\"{default}\",\"Runtimes\":{runtimes}}}").as_bytes())
+        };
+        let by_verb = r#"{"path":"/usr/bin/bulkhead","runtimeArgs":["oci-runtime","--"]}"#;
+        assert_eq!(info("bulkhead", by_verb).as_deref(), Some("default runtime bulkhead"));
+        assert_eq!(info("bulkhead", r#"{"path":"/usr/bin/bulkhead-runc"}"#).as_deref(), Some("default runtime bulkhead"));
+        assert_eq!(info("runc", by_verb), None, "configured, but nobody uses it unasked");
+        assert_eq!(info("bulkhead", r#"{"path":"/usr/bin/runc"}"#), None, "a name is no wrapper");
+        let hook = include_str!("../../../../packaging/oci/hooks.d/50-bulkhead.json");
+        assert!(is_our_hook(hook.as_bytes()));
+        for (from, to) in [("oci-hook", "status"), ("createRuntime", "poststop"), ("true", "false"), ("{", "[")] {
+            assert!(!is_our_hook(hook.replace(from, to).as_bytes()), "{to}");
+        }
     }
 
     #[test]

@@ -123,18 +123,33 @@ fn egress(p: &Probed) -> Control {
 }
 
 fn container_start(p: &Probed, engines: &[Engine]) -> Control {
-    const HOOK: &str = "a container engine that runs OCI hooks (Docker, containerd, Podman, CRI-O)";
-    let (grade, how, raise) = if engines.iter().any(|e| e.oci_hooks) {
-        (Grade::A, "an OCI createRuntime hook holds the start until the container's interfaces are armed; it must be installed", "")
+    const HOLD: &str =
+        "Bulkhead's OCI runtime wrapper or hook in every engine (docs/oci.md): each start then waits until its interfaces are armed";
+    let held = engines.iter().filter(|engine| engine.holds_start.is_some()).count();
+    let (grade, how, raise) = if held > 0 && held == engines.len() {
+        (Grade::A, "each engine's runtime or hook makes a start wait until the container's interfaces are armed", "")
     } else if p.ok("netfilter-link") || p.ok("nfqueue") {
-        (Grade::B, "a static rule drops forwarded packets of interfaces that are not armed yet; the start itself is not held", HOOK)
-    } else if p.ok("tp-btf") {
-        (Grade::B, "an exec tracepoint can kill the first process", HOOK)
+        if held > 0 {
+            (
+                Grade::B,
+                "some engines' starts wait; elsewhere an interface is armed on its netlink event, and what comes from a bridge through one that is not yet is dropped",
+                HOLD,
+            )
+        } else {
+            (
+                Grade::B,
+                "an interface is armed on its netlink event, and what comes from a bridge through one that is not yet is dropped; the start itself is not held",
+                HOLD,
+            )
+        }
     } else {
-        (Grade::C, "netlink tells of new interfaces", HOOK)
+        (Grade::C, "an interface is armed on its netlink event; the start is not held, and nothing drops what is faster", HOLD)
     };
     let mut control = control("container-start", "container start", grade, how, raise, p, &["netfilter-link", "tp-btf"]);
-    control.evidence.extend(engines.iter().map(|e| format!("{} found at {}", e.kind, e.endpoint)));
+    control.evidence.extend(engines.iter().map(|engine| {
+        let holds = engine.holds_start.as_deref().unwrap_or("nothing found that holds a start");
+        format!("{} at {}: {holds}", engine.kind, engine.endpoint)
+    }));
     control
 }
 
@@ -210,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_kernel_with_everything_blocks_before_the_act() {
-        let all = ["tcx", "tap", "ring-buffer", "cgroup-connect", "fanotify-open", "fanotify-overlay", "fanotify-exec", "tp-btf"];
+        let all = ["tcx", "tap", "ring-buffer", "netfilter-link", "cgroup-connect", "fanotify-open", "fanotify-overlay", "fanotify-exec", "tp-btf"];
         for (id, grade) in grades(&all) {
             assert_eq!(grade, if id == "container-start" { Grade::B } else { Grade::A }, "{id}");
         }
@@ -238,12 +253,25 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_with_hooks_lets_a_start_wait() {
-        let engine = Engine { kind: "docker", endpoint: "/run/docker.sock".into(), reachable: true, version: None, oci_hooks: true };
-        let start =
-            controls(&probed(&["netfilter-link"]), &[engine]).into_iter().find(|c| c.id == "container-start").expect("always listed");
-        assert_eq!(start.grade, Grade::A);
-        assert!(start.evidence.iter().any(|e| e == "docker found at /run/docker.sock"), "{:?}", start.evidence);
+    fn a_start_is_held_only_where_every_engine_holds_it() {
+        let engine = |kind, holds: Option<&str>| Engine {
+            kind,
+            endpoint: format!("/run/{kind}.sock"),
+            reachable: true,
+            version: None,
+            holds_start: holds.map(str::to_owned),
+        };
+        let graded = |engines: &[Engine]| {
+            let all = controls(&probed(&["netfilter-link"]), engines);
+            all.into_iter().find(|c| c.id == "container-start").expect("always listed")
+        };
+        let (ours, plain) = (engine("docker", Some("default runtime bulkhead")), engine("podman", None));
+        assert_eq!(graded(std::slice::from_ref(&plain)).grade, Grade::B);
+        let some = graded(&[ours.clone(), plain]);
+        assert!(some.grade == Grade::B && some.how.starts_with("some engines") && some.raise.contains("docs/oci.md"), "{some:?}");
+        let all = graded(&[ours]);
+        assert!(all.grade == Grade::A && all.raise.is_empty(), "{all:?}");
+        assert!(all.evidence.iter().any(|e| e == "docker at /run/docker.sock: default runtime bulkhead"), "{:?}", all.evidence);
     }
 
     #[test]
