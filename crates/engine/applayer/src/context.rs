@@ -1,0 +1,220 @@
+//! What the sessions of one worker share: configuration, counters, and memory for the next transaction.
+
+use std::collections::VecDeque;
+
+use crate::http::Scratch;
+use crate::names::{BufferSet, Dir, Protocol};
+use crate::sink::Sink;
+use crate::transaction::Transaction;
+
+/// Transactions kept for the next session.
+const POOL_MAX: usize = 1024;
+
+/// Limits, each counted in [`Stats`] where it bites.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Buffers that somebody looks at; parsers may leave out the others.
+    pub wanted: BufferSet,
+    /// Transactions of one session that are open at the same time (Suricata's `max-tx`).
+    pub transactions_max: usize,
+    /// Bytes of one direction that are looked at to recognise a protocol.
+    pub probe_bytes_max: usize,
+    /// Bytes that wait for the rest of a line, header block or record, in one direction.
+    pub pending_bytes_max: usize,
+    /// Bytes of a body that are kept for matches which began in an earlier call.
+    pub window_bytes: usize,
+    /// A header block, from its request or status line to the blank line.
+    pub header_bytes_max: usize,
+    /// Header fields of one message.
+    pub headers_max: usize,
+    /// One header field (Suricata's `request-field-limit`): longer ones raise an event.
+    pub field_bytes_max: usize,
+    /// Decode an URI's path twice, and its query (`double-decode-path`, `double-decode-query`).
+    pub double_decode: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            wanted: BufferSet::ALL,
+            transactions_max: 512,
+            probe_bytes_max: 4096,
+            pending_bytes_max: 256 * 1024,
+            window_bytes: 16 * 1024,
+            header_bytes_max: 128 * 1024,
+            headers_max: 1024,
+            field_bytes_max: 18_000,
+            double_decode: false,
+        }
+    }
+}
+
+/// Counted since the context was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub sessions: u64,
+    pub recognised: u64,
+    /// No protocol after [`Config::probe_bytes_max`].
+    pub unknown: u64,
+    pub transactions: u64,
+    /// Transactions that memory had to be found for.
+    pub transactions_allocated: u64,
+    pub gaps: u64,
+    pub malformed: u64,
+    /// Refused: more transactions at once than [`Config::transactions_max`].
+    pub transactions_refused: u64,
+    /// Refused: more bytes waiting than [`Config::pending_bytes_max`] or a header block over [`Config::header_bytes_max`].
+    pub pending_refused: u64,
+    /// Header fields beyond [`Config::headers_max`].
+    pub headers_refused: u64,
+    /// Transactions with more values or bytes than they may hold.
+    pub overflowed: u64,
+    pub body_bytes: u64,
+}
+
+/// Shared by the sessions of one worker.
+#[derive(Debug)]
+pub struct Context {
+    pub config: Config,
+    pub stats: Stats,
+    // Each transaction has an address that stays: sessions keep them by pointer.
+    #[allow(clippy::vec_box)]
+    pool: Vec<Box<Transaction>>,
+    pub(crate) scratch: Scratch,
+    /// Transactions that a call has changed.
+    touched: Vec<u64>,
+}
+
+impl Context {
+    pub fn new(config: Config) -> Self {
+        Self { config, stats: Stats::default(), pool: Vec::new(), scratch: Scratch::default(), touched: Vec::new() }
+    }
+
+    fn take_transaction(&mut self, protocol: Protocol, id: u64) -> Box<Transaction> {
+        let mut tx = self.pool.pop().unwrap_or_else(|| {
+            self.stats.transactions_allocated += 1;
+            Box::default()
+        });
+        self.stats.transactions += 1;
+        tx.begin(protocol, id);
+        tx
+    }
+
+    fn give_transaction(&mut self, mut tx: Box<Transaction>) {
+        self.stats.overflowed += u64::from(tx.overflowed);
+        if self.pool.len() < POOL_MAX {
+            tx.shrink();
+            self.pool.push(tx);
+        }
+    }
+}
+
+/// Transactions of one session that are not complete, in the order of their numbers.
+#[derive(Debug, Default)]
+pub(crate) struct Open {
+    list: VecDeque<Box<Transaction>>,
+    next: u64,
+}
+
+impl Open {
+    fn position(&self, id: u64) -> Option<usize> {
+        // Mostly they end in order.
+        match self.list.front() {
+            Some(front) if front.id == id => Some(0),
+            _ => self.list.binary_search_by_key(&id, |tx| tx.id).ok(),
+        }
+    }
+}
+
+/// What a parser writes to.
+pub(crate) struct Io<'a> {
+    pub context: &'a mut Context,
+    pub open: &'a mut Open,
+    pub sink: &'a mut dyn Sink,
+    /// Direction of the bytes that are being read.
+    pub dir: Dir,
+}
+
+impl Io<'_> {
+    /// A new transaction's number. `None`: [`Config::transactions_max`] are open.
+    pub fn begin(&mut self, protocol: Protocol) -> Option<u64> {
+        if self.open.list.len() >= self.context.config.transactions_max {
+            self.context.stats.transactions_refused += 1;
+            return None;
+        }
+        let id = self.open.next;
+        self.open.next += 1;
+        let tx = self.context.take_transaction(protocol, id);
+        self.open.list.push_back(tx);
+        Some(id)
+    }
+
+    /// An open transaction, which will be told of at the end of the call.
+    pub fn tx(&mut self, id: u64) -> Option<&mut Transaction> {
+        let at = self.open.position(id)?;
+        let tx = self.open.list.get_mut(at)?;
+        if !tx.touched {
+            tx.touched = true;
+            self.context.touched.push(id);
+        }
+        Some(tx)
+    }
+
+    /// An event of a transaction, or of the session where there is none.
+    pub fn event(&mut self, id: Option<u64>, event: &'static str) {
+        let dir = self.dir;
+        match id.and_then(|id| self.tx(id)) {
+            Some(tx) => tx.event(event, dir),
+            None => self.sink.event(event, dir),
+        }
+    }
+
+    /// Adds to a stream, and tells of it as often as its window is full.
+    pub fn grow(&mut self, id: u64, stream: u8, mut bytes: &[u8]) {
+        let (dir, window) = (self.dir, self.context.config.window_bytes.max(1));
+        if self.tx(id).is_none() {
+            return;
+        }
+        let Some(at) = self.open.position(id) else { return };
+        let tx = &mut self.open.list[at];
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(window.saturating_sub(tx.stream_unreported(stream)).clamp(1, bytes.len()));
+            tx.grow_stream(stream, now);
+            bytes = later;
+            if tx.stream_unreported(stream) >= window {
+                self.sink.update(tx, dir);
+                tx.reported(window);
+            }
+        }
+    }
+
+    /// Tells of all transactions that changed, and takes leave of those that are complete.
+    pub fn report(&mut self) {
+        let mut touched = std::mem::take(&mut self.context.touched);
+        for id in touched.drain(..) {
+            let Some(at) = self.open.position(id) else { continue };
+            let tx = &mut self.open.list[at];
+            tx.touched = false;
+            if tx.has_news() {
+                self.sink.update(tx, self.dir);
+                tx.reported(self.context.config.window_bytes.max(1));
+            }
+            if tx.is_complete() {
+                self.sink.complete(tx);
+                if let Some(tx) = self.open.list.remove(at) {
+                    self.context.give_transaction(tx);
+                }
+            }
+        }
+        self.context.touched = touched;
+    }
+
+    /// The end: whatever is open is told of for the last time.
+    pub fn close(&mut self) {
+        self.report();
+        while let Some(mut tx) = self.open.list.pop_front() {
+            self.sink.complete(&mut tx);
+            self.context.give_transaction(tx);
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! Which protocol is it: by what the two sides say, on whatever port.
+//!
+//! Each protocol's probe looks at the first bytes of one direction. The first that is sure wins; while one is not sure, more bytes
+//! are awaited, up to [`crate::Config::probe_bytes_max`].
+
+use crate::names::Dir;
+use crate::protocol::{Entry, Probe, TABLE};
+use crate::session::Transport;
+
+pub(crate) enum Found {
+    Protocol(&'static Entry),
+    /// Some may still be it.
+    More,
+    None,
+}
+
+pub(crate) fn detect(transport: Transport, dir: Dir, bytes: &[u8]) -> Found {
+    let mut more = bytes.is_empty();
+    for entry in TABLE.iter().filter(|entry| entry.transport == transport) {
+        match (entry.probe)(dir, bytes) {
+            Probe::Yes => return Found::Protocol(entry),
+            Probe::More => more = true,
+            Probe::No => {}
+        }
+    }
+    if more { Found::More } else { Found::None }
+}

@@ -1,0 +1,246 @@
+//! A header block to fields: lines, folding, repetitions; and what in it deserves an event.
+
+use super::Side;
+use memchr::memchr;
+
+/// Repetitions of one field that are joined; further ones are left out.
+const REPETITIONS_MAX: u16 = 64;
+
+/// Filled anew for each block; kept for its memory.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    pub(super) fields: Vec<Header>,
+    text: Vec<u8>,
+    pub(super) path: Vec<u8>,
+}
+
+/// A field; `name` and `value` lie in the scratch's text. Repetitions hang on the first of their name.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Header {
+    name: (u32, u32),
+    value: (u32, u32),
+    hash: u32,
+    /// The next of the same name.
+    next: u32,
+    /// In the chain of an earlier one.
+    repeated: bool,
+    repetitions: u16,
+}
+
+const NONE: u32 = u32::MAX;
+
+/// What was odd in a block.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Oddities {
+    pub missing_colon: bool,
+    pub invalid_name: bool,
+    pub folding: bool,
+    pub too_long: bool,
+    pub too_many: bool,
+    pub repeated: bool,
+    pub repeated_length_differs: bool,
+}
+
+impl Scratch {
+    /// Reads a block: everything after the first line, with or without the blank line that ends it.
+    pub(super) fn parse(&mut self, mut block: &[u8], side: Side, headers_max: usize, field_max: usize) -> Oddities {
+        self.fields.clear();
+        self.text.clear();
+        let mut odd = Oddities::default();
+        while !block.is_empty() {
+            let (line, rest) = split_line(block, side);
+            block = rest;
+            if line.is_empty() {
+                continue;
+            }
+            odd.too_long |= line.len() > field_max;
+            let folded = matches!(line[0], b' ' | b'\t' | 0) && !self.fields.is_empty();
+            if folded && !(side == Side::Response && begins_like_a_field(line)) {
+                self.unfold(line);
+                odd.folding = true;
+                continue;
+            }
+            if self.fields.len() >= headers_max {
+                odd.too_many = true;
+                break;
+            }
+            self.field(line, &mut odd);
+        }
+        self.chain(&mut odd);
+        odd
+    }
+
+    fn field(&mut self, line: &[u8], odd: &mut Oddities) {
+        let (name, value) = match memchr(b':', line) {
+            Some(colon) => (&line[..colon], &line[colon + 1..]),
+            None => {
+                odd.missing_colon = true;
+                (&[][..], line)
+            }
+        };
+        let name = name.trim_ascii();
+        odd.invalid_name |= !name.iter().all(|byte| is_token(*byte));
+        let value = value.trim_ascii();
+        let name = self.append(name);
+        let value = self.append(value);
+        let hash = self.slice(name).iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte | 0x20)).wrapping_mul(0x0100_0193));
+        self.fields.push(Header { name, value, hash, next: NONE, repeated: false, repetitions: 0 });
+    }
+
+    /// The first byte of a fold is kept, as the reference engine does; an empty line adds nothing.
+    fn unfold(&mut self, line: &[u8]) {
+        let text = line.trim_ascii();
+        if text.is_empty() {
+            return;
+        }
+        // The last field's value ends where the text ends.
+        if let Some(last) = self.fields.last_mut() {
+            if last.value.0 != last.value.1 {
+                self.text.push(line[0]);
+            }
+            self.text.extend_from_slice(text);
+            last.value.1 = self.text.len() as u32;
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> (u32, u32) {
+        let start = self.text.len() as u32;
+        self.text.extend_from_slice(bytes);
+        (start, self.text.len() as u32)
+    }
+
+    fn slice(&self, (start, end): (u32, u32)) -> &[u8] {
+        &self.text[start as usize..end as usize]
+    }
+
+    fn chain(&mut self, odd: &mut Oddities) {
+        for at in 1..self.fields.len() {
+            let this = self.fields[at];
+            let Some(first) = (0..at).find(|other| {
+                let other = &self.fields[*other];
+                other.hash == this.hash && !other.repeated && self.slice(other.name).eq_ignore_ascii_case(self.slice(this.name))
+            }) else {
+                continue;
+            };
+            odd.repeated = true;
+            self.fields[at].repeated = true;
+            if self.slice(this.name).eq_ignore_ascii_case(b"content-length") {
+                // The first one stands.
+                odd.repeated_length_differs |= self.slice(self.fields[first].value) != self.slice(this.value);
+                continue;
+            }
+            self.fields[first].repetitions += 1;
+            if self.fields[first].repetitions > REPETITIONS_MAX {
+                continue;
+            }
+            let mut last = first;
+            while self.fields[last].next != NONE {
+                last = self.fields[last].next as usize;
+            }
+            self.fields[last].next = at as u32;
+        }
+    }
+
+    /// Each field once, in the order of the first of its name.
+    pub(super) fn distinct(&self) -> impl Iterator<Item = &Header> {
+        self.fields.iter().filter(|field| !field.repeated)
+    }
+
+    pub(super) fn name(&self, field: &Header) -> &[u8] {
+        self.slice(field.name)
+    }
+
+    /// The parts of a value; `, ` belongs between them.
+    pub(super) fn values<'a>(&'a self, field: &'a Header) -> impl Iterator<Item = &'a [u8]> {
+        std::iter::successors(Some(field), |field| self.fields.get(field.next as usize)).map(|field| self.slice(field.value))
+    }
+
+    /// Appends a field's whole value.
+    pub(super) fn append_value(&self, field: &Header, out: &mut Vec<u8>) {
+        for (index, part) in self.values(field).enumerate() {
+            if index > 0 {
+                out.extend_from_slice(b", ");
+            }
+            out.extend_from_slice(part);
+        }
+    }
+
+    /// By lower-case name.
+    pub(super) fn find(&self, name: &[u8]) -> Option<&Header> {
+        self.distinct().find(|field| self.name(field).eq_ignore_ascii_case(name))
+    }
+
+    /// First part of a field's value.
+    pub(super) fn first_value(&self, name: &[u8]) -> Option<&[u8]> {
+        self.find(name).map(|field| self.slice(field.value))
+    }
+}
+
+/// RFC 9110, section 5.6.2.
+pub(super) const fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
+}
+
+/// A line without its end, and what follows. Browsers end a response's line at a lone CR too.
+fn split_line(block: &[u8], side: Side) -> (&[u8], &[u8]) {
+    let end = match side {
+        Side::Request => memchr(b'\n', block),
+        Side::Response => memchr::memchr2(b'\n', b'\r', block),
+    };
+    let Some(end) = end else { return (block.trim_ascii_end(), &[]) };
+    let mut line = &block[..end];
+    while let Some(shorter) = line.strip_suffix(b"\r") {
+        line = shorter;
+    }
+    let rest = &block[end + 1..];
+    let rest = if block[end] == b'\r' { rest.strip_prefix(b"\n").unwrap_or(rest) } else { rest };
+    (line, rest)
+}
+
+/// ` Name: value`, which browsers take for a field of its own.
+fn begins_like_a_field(line: &[u8]) -> bool {
+    let line = line.trim_ascii_start();
+    memchr(b':', line).is_some_and(|colon| colon > 0 && line[..colon].iter().all(|byte| is_token(*byte)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(block: &[u8], side: Side) -> (Vec<String>, Oddities) {
+        let mut scratch = Scratch::default();
+        let odd = scratch.parse(block, side, 8, 40);
+        let fields = scratch.distinct().map(|field| {
+            let mut text = scratch.name(field).to_vec();
+            text.extend_from_slice(b"=");
+            scratch.append_value(field, &mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        (fields.collect(), odd)
+    }
+
+    #[test]
+    fn fields_are_unfolded_joined_and_judged() {
+        let (fields, odd) = read(b"A: 1\r\nB:  2 \n C\r\na: 3\r\nnone\r\n\r\n", Side::Request);
+        assert_eq!(fields, ["A=1, 3", "B=2 C", "=none"]);
+        assert!(odd.folding && odd.repeated && odd.missing_colon && !odd.invalid_name && !odd.too_long);
+        let (fields, odd) = read(b"Content-Length: 1\r\ncontent-length: 2\r\nX y: 1\r\n", Side::Request);
+        assert_eq!(fields, ["Content-Length=1", "X y=1"]);
+        assert!(odd.repeated_length_differs && odd.invalid_name);
+    }
+
+    #[test]
+    fn responses_are_read_as_browsers_do() {
+        let (fields, _) = read(b"A: 1\rB: 2\r\n C: 3\r\n\td\r\n", Side::Response);
+        assert_eq!(fields, ["A=1", "B=2", "C=3\td"]);
+    }
+
+    #[test]
+    fn limits_are_told_of() {
+        let many: Vec<u8> = (0..9).flat_map(|number| format!("n{number}: x\r\n").into_bytes()).collect();
+        let (fields, odd) = read(&many, Side::Request);
+        assert_eq!((fields.len(), odd.too_many), (8, true));
+        assert!(read(&[b'a'; 50], Side::Request).1.too_long);
+    }
+}

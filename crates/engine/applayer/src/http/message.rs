@@ -1,0 +1,339 @@
+//! First lines and header blocks to values.
+
+use super::{Exchange, Http, METHODS, Side, State, uri};
+use crate::context::Io;
+use crate::names::{Buffer, Dir, Field, Protocol, Stage};
+use crate::protocol::Next;
+use crate::sink::Finished;
+use crate::transaction::Transaction;
+
+/// Fields with a buffer of their own: lower-case name, in requests, in responses.
+const OWN: &[(&[u8], Option<Buffer>, Option<Buffer>)] = &[
+    (b"user-agent", Some(Buffer::HttpUserAgent), None),
+    (b"referer", Some(Buffer::HttpReferer), None),
+    (b"accept", Some(Buffer::HttpAccept), None),
+    (b"accept-language", Some(Buffer::HttpAcceptLang), None),
+    (b"accept-encoding", Some(Buffer::HttpAcceptEnc), None),
+    (b"connection", Some(Buffer::HttpConnection), Some(Buffer::HttpConnection)),
+    (b"content-length", Some(Buffer::HttpContentLen), Some(Buffer::HttpContentLen)),
+    (b"content-type", Some(Buffer::HttpContentType), Some(Buffer::HttpContentType)),
+    (b"cookie", Some(Buffer::HttpCookie), None),
+    (b"set-cookie", None, Some(Buffer::HttpCookie)),
+    (b"server", None, Some(Buffer::HttpServer)),
+    (b"location", None, Some(Buffer::HttpLocation)),
+];
+
+impl Http {
+    /// `Some`: nothing can be read any more.
+    pub(super) fn first_line(&mut self, line: &[u8], io: &mut Io<'_>) -> Option<Next> {
+        match io.dir {
+            Dir::ToServer => self.request_line(line, io),
+            Dir::ToClient => self.status_line(line, io),
+        }
+    }
+
+    fn request_line(&mut self, line: &[u8], io: &mut Io<'_>) -> Option<Next> {
+        let Some(id) = io.begin(Protocol::Http) else { return Some(Next::Finished(Finished::Cap("transactions_max"))) };
+        let mut scratch = std::mem::take(&mut io.context.scratch);
+        let double = io.context.config.double_decode;
+        let dir = io.dir;
+        let half = &mut self.halves[0];
+        half.tx = Some(id);
+        half.state = State::Headers;
+        if let Some(tx) = io.tx(id) {
+            if line[0].is_ascii_whitespace() {
+                tx.event("http.request_line_leading_whitespace", dir);
+            }
+            let text = line.trim_ascii();
+            let split = text.iter().position(u8::is_ascii_whitespace).unwrap_or(text.len());
+            let (method, rest) = text.split_at(split);
+            if rest.first().is_some_and(|byte| *byte != b' ') {
+                tx.event("http.method_delim_non_compliant", dir);
+            }
+            let rest = rest.trim_ascii();
+            let (target, version) = match rest.iter().rposition(u8::is_ascii_whitespace) {
+                Some(at) => (rest[..at].trim_ascii(), &rest[at + 1..]),
+                None => (rest, &[][..]),
+            };
+            if version.is_empty() {
+                tx.event("http.request_line_missing_protocol", dir);
+            }
+            if !METHODS.contains(&method) && !version.starts_with(b"HTTP/") {
+                tx.event("http.request_line_invalid", dir);
+            }
+            tx.value(Buffer::HttpRequestLine, dir, line);
+            tx.value(Buffer::HttpMethod, dir, method);
+            tx.value(Buffer::HttpUriRaw, dir, target);
+            if !version.is_empty() {
+                tx.value(Buffer::HttpProtocol, dir, version);
+            }
+            let connect = method == b"CONNECT";
+            if !connect {
+                let parts = uri::Target::split(target);
+                scratch.path.clear();
+                let twice = parts.append_path(&mut scratch.path, double) | parts.append_rest(&mut scratch.path, double);
+                if twice {
+                    tx.event("http.double_encoded_uri", dir);
+                }
+                tx.value(Buffer::HttpUri, dir, &scratch.path);
+            }
+            tx.advance(dir, Stage::Line);
+            self.exchanges.push_back(Exchange { tx: id, head: method == b"HEAD", connect });
+        }
+        io.context.scratch = scratch;
+        None
+    }
+
+    fn status_line(&mut self, line: &[u8], io: &mut Io<'_>) -> Option<Next> {
+        let dir = io.dir;
+        let (id, exchange) = match self.exchanges.pop_front() {
+            Some(exchange) => (exchange.tx, Some(exchange)),
+            None => {
+                let Some(id) = io.begin(Protocol::Http) else { return Some(Next::Finished(Finished::Cap("transactions_max"))) };
+                if let Some(tx) = io.tx(id) {
+                    tx.event("http.unable_to_match_response_to_request", dir);
+                    tx.advance(Dir::ToServer, Stage::Complete);
+                }
+                (id, None)
+            }
+        };
+        let half = &mut self.halves[1];
+        (half.tx, half.exchange, half.state) = (Some(id), exchange, State::Headers);
+        if let Some(tx) = io.tx(id) {
+            let mut words = line.trim_ascii().splitn(2, u8::is_ascii_whitespace);
+            let version = words.next().unwrap_or_default();
+            let rest = words.next().unwrap_or_default().trim_ascii();
+            let split = rest.iter().position(u8::is_ascii_whitespace).unwrap_or(rest.len());
+            let (code, message) = rest.split_at(split);
+            if !version.starts_with(b"HTTP/") {
+                tx.event("http.response_invalid_protocol", dir);
+            }
+            tx.value(Buffer::HttpResponseLine, dir, line);
+            tx.value(Buffer::HttpProtocol, dir, version);
+            tx.value(Buffer::HttpStatCode, dir, code);
+            tx.value(Buffer::HttpStatMsg, dir, message.trim_ascii());
+            match number(code).filter(|code| (100..=999).contains(code)) {
+                Some(code) => tx.integer_is(Field::HttpStatus, dir, code),
+                None => tx.event("http.response_invalid_status", dir),
+            }
+            tx.advance(dir, Stage::Line);
+        }
+        None
+    }
+
+    pub(super) fn headers(&mut self, block: &[u8], io: &mut Io<'_>) -> Option<Next> {
+        let (dir, wanted) = (io.dir, io.context.config.wanted);
+        let (headers_max, field_max) = (io.context.config.headers_max, io.context.config.field_bytes_max);
+        let half = &self.halves[dir as usize];
+        let (side, id, exchange) = (half.side, half.tx?, half.exchange);
+        let mut scratch = std::mem::take(&mut io.context.scratch);
+        let odd = scratch.parse(block, side, headers_max, field_max);
+        io.context.stats.headers_refused += u64::from(odd.too_many);
+        let mut state = State::Fixed(0);
+        let mut interim = false;
+        let mut tunnel = false;
+        if let Some(tx) = io.tx(id) {
+            note(tx, dir, side, &odd);
+            tx.value(Buffer::HttpHeaderRaw, dir, block);
+            let excluded: &[u8] = if side == Side::Request { b"cookie" } else { b"set-cookie" };
+            let begin = tx.arena_len();
+            for own in [false, true] {
+                if own {
+                    let end = tx.arena_len();
+                    tx.value_at(Buffer::HttpHeader, dir, begin..end);
+                }
+                for field in scratch.distinct().filter(|field| scratch.name(field).eq_ignore_ascii_case(excluded) == own) {
+                    let start = tx.arena_len();
+                    tx.append(scratch.name(field));
+                    let value = tx.append(b": ").end;
+                    for (index, part) in scratch.values(field).enumerate() {
+                        if index > 0 {
+                            tx.append(b", ");
+                        }
+                        tx.append(part);
+                    }
+                    let end = tx.arena_len();
+                    tx.append(b"\r\n");
+                    let each = if side == Side::Request { Buffer::HttpRequestHeader } else { Buffer::HttpResponseHeader };
+                    if wanted.contains(each) {
+                        tx.value_at(each, dir, start..end);
+                    }
+                    let known = OWN.iter().find(|(name, _, _)| scratch.name(field).eq_ignore_ascii_case(name));
+                    let buffer = known.and_then(|(_, request, response)| if side == Side::Request { *request } else { *response });
+                    if let Some(buffer) = buffer {
+                        tx.value_at(buffer, dir, value..end);
+                    }
+                }
+            }
+            if wanted.contains(Buffer::HttpHeaderNames) {
+                let start = tx.append(b"\r\n").start;
+                for field in scratch.distinct() {
+                    tx.append(scratch.name(field));
+                    tx.append(b"\r\n");
+                }
+                let end = tx.append(b"\r\n").end;
+                tx.value_at(Buffer::HttpHeaderNames, dir, start..end);
+            }
+            if wanted.contains(Buffer::HttpStart) {
+                let line = if side == Side::Request { Buffer::HttpRequestLine } else { Buffer::HttpResponseLine };
+                let mut text = tx.get(line, dir).unwrap_or_default().to_vec();
+                text.extend_from_slice(b"\r\n");
+                for field in scratch.distinct() {
+                    text.extend_from_slice(scratch.name(field));
+                    text.extend_from_slice(b": ");
+                    scratch.append_value(field, &mut text);
+                    text.extend_from_slice(b"\r\n");
+                }
+                text.extend_from_slice(b"\r\n");
+                tx.value(Buffer::HttpStart, dir, &text);
+            }
+            tx.advance(dir, Stage::Headers);
+            let coding = scratch.first_value(b"transfer-encoding");
+            let chunked = coding.is_some_and(|coding| contains_nocase(coding, b"chunked"));
+            let length = scratch.first_value(b"content-length");
+            let status = tx.integer(Field::HttpStatus, dir);
+            match side {
+                Side::Request => {
+                    host(tx, dir, scratch.first_value(b"host"));
+                    state = match length {
+                        _ if chunked => State::ChunkSize,
+                        Some(length) => match number(length) {
+                            Some(length) => State::Fixed(length),
+                            None => {
+                                tx.event("http.invalid_content_length_field_in_request", dir);
+                                io.context.scratch = scratch;
+                                return Some(Next::Finished(Finished::Malformed("content-length")));
+                            }
+                        },
+                        None => State::Fixed(0),
+                    };
+                    if tx.get(Buffer::HttpMethod, dir) == Some(b"CONNECT") {
+                        state = State::Waiting;
+                    }
+                }
+                Side::Response => {
+                    tunnel = exchange.is_some_and(|exchange| exchange.connect) && status.is_some_and(|status| (200..300).contains(&status));
+                    tunnel |= status == Some(101) && length.is_none() && coding.is_none();
+                    interim = status == Some(100) && length.and_then(number).unwrap_or(0) == 0 && coding.is_none();
+                    let bodiless = status.is_some_and(|status| status < 200 || status == 204 || status == 304);
+                    state = match length {
+                        _ if exchange.is_some_and(|exchange| exchange.head) || interim || tunnel => State::Fixed(0),
+                        _ if chunked => State::ChunkSize,
+                        Some(length) => match number(length) {
+                            Some(length) => State::Fixed(length),
+                            None => {
+                                tx.event("http.invalid_content_length_field_in_response", dir);
+                                State::UntilClose
+                            }
+                        },
+                        None if bodiless => State::Fixed(0),
+                        None => State::UntilClose,
+                    };
+                }
+            }
+        }
+        io.context.scratch = scratch;
+        self.halves[dir as usize].state = state;
+        self.halves[dir as usize].scanned = 0;
+        if interim {
+            // The response begins anew.
+            if let Some(exchange) = exchange {
+                self.exchanges.push_front(exchange);
+            }
+            let half = &mut self.halves[1];
+            (half.tx, half.state) = (None, State::Line);
+            if let Some(tx) = io.tx(id) {
+                tx.forget(dir);
+                tx.rewind(dir);
+            }
+        } else if state == State::Fixed(0) {
+            self.finish(io);
+        }
+        let answered = exchange.is_some_and(|exchange| exchange.connect) && side == Side::Response;
+        if (tunnel || answered) && self.halves[0].state == State::Waiting {
+            let dir = std::mem::replace(&mut io.dir, Dir::ToServer);
+            self.finish(io);
+            io.dir = dir;
+            self.wake = true;
+        }
+        tunnel.then_some(Next::Switch)
+    }
+
+    /// Trailers are header fields to a rule.
+    pub(super) fn trailers(&mut self, block: &[u8], io: &mut Io<'_>) {
+        let dir = io.dir;
+        if let Some(id) = self.halves[dir as usize].tx
+            && let Some(tx) = io.tx(id)
+        {
+            if !block.trim_ascii().is_empty() {
+                tx.value(Buffer::HttpHeaderRaw, dir, block);
+                tx.value(Buffer::HttpHeader, dir, block);
+            }
+            tx.advance(dir, Stage::Trailer);
+        }
+        self.finish(io);
+    }
+}
+
+fn note(tx: &mut Transaction, dir: Dir, side: Side, odd: &super::fields::Oddities) {
+    let events = [
+        (odd.missing_colon, "http.request_field_missing_colon", "http.response_field_missing_colon"),
+        (odd.invalid_name, "http.request_header_invalid", "http.response_header_invalid"),
+        (odd.folding, "http.invalid_request_field_folding", "http.invalid_response_field_folding"),
+        (odd.too_long, "http.request_field_too_long", "http.response_field_too_long"),
+        (odd.too_many, "http.request_too_many_headers", "http.response_too_many_headers"),
+        (odd.repeated, "http.request_header_repetition", "http.response_header_repetition"),
+        (odd.repeated_length_differs, "http.duplicate_content_length_field_in_request", "http.duplicate_content_length_field_in_response"),
+    ];
+    for (is, request, response) in events {
+        if is {
+            tx.event(if side == Side::Request { request } else { response }, dir);
+        }
+    }
+}
+
+fn host(tx: &mut Transaction, dir: Dir, field: Option<&[u8]>) {
+    let target = tx.get(Buffer::HttpUriRaw, dir).unwrap_or_default().to_vec();
+    let parts = uri::Target::split(&target);
+    let given = field.map(uri::host_and_port);
+    if given.is_none() && tx.get(Buffer::HttpProtocol, dir) == Some(b"HTTP/1.1") {
+        tx.event("http.missing_host_header", dir);
+    }
+    if given.is_some_and(|(host, _)| !uri::is_host_valid(host)) {
+        tx.event("http.request_header_host_invalid", dir);
+    }
+    if parts.host.is_some_and(|host| !uri::is_host_valid(host)) {
+        tx.event("http.request_uri_host_invalid", dir);
+    }
+    if let (Some(a), Some((b, _))) = (parts.host, given)
+        && !a.eq_ignore_ascii_case(b)
+    {
+        tx.event("http.host_header_ambiguous", dir);
+    }
+    if let Some(raw) = parts.host.or(field) {
+        tx.value(Buffer::HttpHostRaw, dir, raw);
+    }
+    if let Some(port) = parts.port.or(given.and_then(|(_, port)| port)).and_then(uri::port_number) {
+        tx.integer_is(Field::HttpPort, dir, u64::from(port));
+    }
+    if let Some(host) = parts.host.or(given.map(|(host, _)| host)) {
+        let host = host.trim_ascii().to_ascii_lowercase();
+        let end = host.iter().rposition(|byte| *byte != b'.').map_or(0, |at| at + 1);
+        tx.value(Buffer::HttpHost, dir, &host[..end]);
+    }
+}
+
+fn number(text: &[u8]) -> Option<u64> {
+    let text = text.trim_ascii();
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0_u64, |number, digit| match digit {
+        b'0'..=b'9' => number.checked_mul(10)?.checked_add(u64::from(digit - b'0')),
+        _ => None,
+    })
+}
+
+fn contains_nocase(text: &[u8], wanted: &[u8]) -> bool {
+    text.windows(wanted.len()).any(|window| window.eq_ignore_ascii_case(wanted))
+}

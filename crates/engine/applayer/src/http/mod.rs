@@ -1,0 +1,400 @@
+//! HTTP/1 (RFC 9112), 0.9 too, read as leniently as the servers and browsers behind it.
+//!
+//! ```text
+//! Line -> Headers -> Fixed | ChunkSize <-> Chunk -> Trailers | UntilClose -> Line
+//! ```
+//! A header block is read once, when its blank line is there, so that no cutting into segments can matter.
+
+mod fields;
+mod message;
+mod uri;
+
+use std::collections::VecDeque;
+
+pub(crate) use fields::Scratch;
+
+use crate::context::{Config, Io};
+use crate::names::{Buffer, Dir, Field, Stage};
+use crate::protocol::{Next, Parser, Probe, Step};
+use crate::sink::Finished;
+
+/// Bytes of a chunk-size line, extensions included.
+const CHUNK_LINE_MAX: usize = 8 * 1024;
+/// Longest method of a request that is not known by name.
+const METHOD_MAX: usize = 24;
+
+const METHODS: &[&[u8]] = &[
+    b"GET",
+    b"POST",
+    b"HEAD",
+    b"PUT",
+    b"DELETE",
+    b"OPTIONS",
+    b"TRACE",
+    b"CONNECT",
+    b"PATCH",
+    b"PROPFIND",
+    b"PROPPATCH",
+    b"MKCOL",
+    b"COPY",
+    b"MOVE",
+    b"LOCK",
+    b"UNLOCK",
+    b"SEARCH",
+    b"REPORT",
+    b"MKACTIVITY",
+    b"CHECKOUT",
+    b"MERGE",
+    b"NOTIFY",
+    b"SUBSCRIBE",
+    b"UNSUBSCRIBE",
+    b"PURGE",
+    b"LINK",
+    b"UNLINK",
+    b"BDELETE",
+    b"BMOVE",
+    b"RPC_IN_DATA",
+    b"RPC_OUT_DATA",
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Request,
+    Response,
+}
+
+/// A known method, or a first line that ends in a version; a status line.
+pub(crate) fn probe(dir: Dir, bytes: &[u8]) -> Probe {
+    if dir == Dir::ToClient {
+        return prefix(bytes, b"HTTP/");
+    }
+    let bytes = bytes.trim_ascii_start();
+    if bytes.is_empty() {
+        return Probe::More;
+    }
+    let method = bytes.iter().take_while(|byte| byte.is_ascii_uppercase() || matches!(byte, b'_' | b'-')).count();
+    if method > METHOD_MAX {
+        return Probe::No;
+    }
+    match bytes.get(method) {
+        None => Probe::More,
+        Some(b' ' | b'\t') if method > 0 => {
+            if METHODS.contains(&&bytes[..method]) {
+                return Probe::Yes;
+            }
+            match memchr::memchr(b'\n', bytes) {
+                None => Probe::More,
+                Some(end) if memchr::memmem::find(&bytes[..end], b" HTTP/1.").is_some() => Probe::Yes,
+                Some(_) => Probe::No,
+            }
+        }
+        Some(_) => Probe::No,
+    }
+}
+
+fn prefix(bytes: &[u8], wanted: &[u8]) -> Probe {
+    let len = bytes.len().min(wanted.len());
+    match bytes[..len] == wanted[..len] {
+        true if len == wanted.len() => Probe::Yes,
+        true => Probe::More,
+        false => Probe::No,
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Http {
+    halves: [Half; 2],
+    /// Requests whose responses have not begun.
+    exchanges: VecDeque<Exchange>,
+    header_bytes_max: usize,
+    wake: bool,
+}
+
+/// What a response has to know of its request.
+#[derive(Debug, Clone, Copy)]
+struct Exchange {
+    tx: u64,
+    head: bool,
+    connect: bool,
+}
+
+#[derive(Debug)]
+struct Half {
+    side: Side,
+    state: State,
+    /// Bytes of what is pending that hold no end of it.
+    scanned: usize,
+    tx: Option<u64>,
+    stream: Option<u8>,
+    exchange: Option<Exchange>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Line,
+    Headers,
+    Fixed(u64),
+    ChunkSize,
+    Chunk(u64),
+    Trailers,
+    UntilClose,
+    /// After CONNECT: until the answer is known.
+    Waiting,
+}
+
+/// How a step of the machine ended.
+enum Did {
+    Took(usize),
+    NeedMore,
+    /// After so many bytes.
+    Stop(usize, Next),
+}
+
+impl Http {
+    pub fn new(config: &Config) -> Self {
+        let half = |side| Half { side, state: State::Line, scanned: 0, tx: None, stream: None, exchange: None };
+        Self {
+            halves: [half(Side::Request), half(Side::Response)],
+            exchanges: VecDeque::new(),
+            header_bytes_max: config.header_bytes_max,
+            wake: false,
+        }
+    }
+
+    fn step(&mut self, bytes: &[u8], io: &mut Io<'_>) -> Did {
+        let half = &mut self.halves[io.dir as usize];
+        match half.state {
+            State::Line => {
+                let Some(end) = find_line(bytes, &mut half.scanned) else { return self.over(bytes.len(), io) };
+                let line = bytes[..end].trim_ascii_end();
+                if line.is_empty() {
+                    return Did::Took(end + 1);
+                }
+                self.first_line(line, io).map_or(Did::Took(end + 1), |next| Did::Stop(0, next))
+            }
+            State::Headers | State::Trailers => {
+                let Some(end) = find_block(bytes, &mut half.scanned) else { return self.over(bytes.len(), io) };
+                if half.state == State::Trailers {
+                    self.trailers(&bytes[..end], io);
+                    return Did::Took(end);
+                }
+                self.headers(&bytes[..end], io).map_or(Did::Took(end), |next| Did::Stop(end, next))
+            }
+            State::ChunkSize => {
+                let Some(end) = find_line(bytes, &mut half.scanned) else {
+                    return if bytes.len() > CHUNK_LINE_MAX { self.bad_chunk(bytes.len(), io) } else { Did::NeedMore };
+                };
+                self.chunk_size(&bytes[..end], end + 1, io)
+            }
+            State::Fixed(left) | State::Chunk(left) => {
+                let take = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+                let left = left - take as u64;
+                self.body(&bytes[..take], io);
+                let half = &mut self.halves[io.dir as usize];
+                half.state = match half.state {
+                    State::Chunk(_) if left == 0 => State::ChunkSize,
+                    State::Chunk(_) => State::Chunk(left),
+                    _ => State::Fixed(left),
+                };
+                if half.state == State::Fixed(0) {
+                    self.finish(io);
+                }
+                Did::Took(take)
+            }
+            State::UntilClose => {
+                self.body(bytes, io);
+                Did::Took(bytes.len())
+            }
+            State::Waiting => Did::NeedMore,
+        }
+    }
+
+    fn over(&mut self, pending: usize, io: &mut Io<'_>) -> Did {
+        if pending <= self.header_bytes_max {
+            return Did::NeedMore;
+        }
+        let half = &self.halves[io.dir as usize];
+        let (tx, event) = match half.side {
+            Side::Request => (half.tx, "http.request_field_too_long"),
+            Side::Response => (half.tx, "http.response_field_too_long"),
+        };
+        io.event(tx, event);
+        io.context.stats.pending_refused += 1;
+        Did::Stop(0, Next::Finished(Finished::Cap("header_bytes_max")))
+    }
+
+    fn chunk_size(&mut self, line: &[u8], taken: usize, io: &mut Io<'_>) -> Did {
+        let line = line.trim_ascii();
+        if line.is_empty() {
+            return Did::Took(taken);
+        }
+        let half = &mut self.halves[io.dir as usize];
+        let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let rest = line[digits..].trim_ascii();
+        if digits == 0 {
+            return self.bad_chunk(taken, io);
+        }
+        let Some(size) = line[..digits].iter().try_fold(0_u64, |size, digit| {
+            let size = size << 4 | u64::from((*digit as char).to_digit(16)?);
+            (size <= i32::MAX as u64).then_some(size)
+        }) else {
+            return self.bad_chunk(taken, io);
+        };
+        half.state = if size == 0 { State::Trailers } else { State::Chunk(size) };
+        if !rest.is_empty() {
+            let event = match half.side {
+                Side::Request => "http.request_chunk_extension",
+                Side::Response => "http.response_chunk_extension",
+            };
+            let tx = half.tx;
+            io.event(tx, event);
+        }
+        Did::Took(taken)
+    }
+
+    /// A server refuses such a request; a browser shows what follows.
+    fn bad_chunk(&mut self, taken: usize, io: &mut Io<'_>) -> Did {
+        let half = &mut self.halves[io.dir as usize];
+        let tx = half.tx;
+        match half.side {
+            Side::Request => {
+                io.event(tx, "http.invalid_request_chunk_len");
+                Did::Stop(0, Next::Finished(Finished::Malformed("chunk length")))
+            }
+            Side::Response => {
+                half.state = State::UntilClose;
+                io.event(tx, "http.invalid_response_chunk_len");
+                let _ = taken;
+                Did::Took(0)
+            }
+        }
+    }
+
+    fn body(&mut self, bytes: &[u8], io: &mut Io<'_>) {
+        let half = &mut self.halves[io.dir as usize];
+        let Some(id) = half.tx else { return };
+        if bytes.is_empty() {
+            return;
+        }
+        io.context.stats.body_bytes += bytes.len() as u64;
+        if half.stream.is_none() {
+            let dir = io.dir;
+            let Some(tx) = io.tx(id) else { return };
+            tx.advance(dir, Stage::Body);
+            half.stream = match half.side {
+                Side::Request => tx.open_stream(&[Buffer::HttpRequestBody, Buffer::FileData], dir),
+                Side::Response => tx.open_stream(&[Buffer::HttpResponseBody, Buffer::FileData], dir),
+            };
+        }
+        if let Some(stream) = half.stream {
+            io.grow(id, stream, bytes);
+        }
+    }
+
+    /// The message is complete; the direction begins anew.
+    fn finish(&mut self, io: &mut Io<'_>) {
+        let dir = io.dir;
+        let half = &mut self.halves[dir as usize];
+        half.state = State::Line;
+        half.scanned = 0;
+        let stream = half.stream.take();
+        half.exchange = None;
+        if let Some(id) = half.tx.take()
+            && let Some(tx) = io.tx(id)
+        {
+            if let Some(stream) = stream {
+                let length = tx.stream_len(stream);
+                tx.integer_is(if dir == Dir::ToServer { Field::HttpRequestLength } else { Field::HttpResponseLength }, dir, length);
+                tx.close_stream(stream);
+            }
+            tx.advance(dir, Stage::Complete);
+        }
+    }
+}
+
+impl Parser for Http {
+    fn data(&mut self, bytes: &[u8], io: &mut Io<'_>) -> Step {
+        let mut at = 0;
+        while at < bytes.len() {
+            match self.step(&bytes[at..], io) {
+                Did::Took(taken) => {
+                    at += taken;
+                    self.halves[io.dir as usize].scanned = 0;
+                }
+                Did::NeedMore => break,
+                Did::Stop(taken, next) => return Step { consumed: at + taken, next },
+            }
+        }
+        Step::on(at)
+    }
+
+    fn gap(&mut self, len: u64, _: &[u8], io: &mut Io<'_>) -> Next {
+        let half = &mut self.halves[io.dir as usize];
+        match &mut half.state {
+            State::Fixed(left) | State::Chunk(left) if *left > len => {
+                *left -= len;
+                Next::Continue
+            }
+            State::Fixed(left) if *left == len => {
+                self.finish(io);
+                Next::Continue
+            }
+            State::Chunk(left) if *left == len => {
+                half.state = State::ChunkSize;
+                Next::Continue
+            }
+            State::UntilClose => Next::Continue,
+            _ => Next::Finished(Finished::Gap),
+        }
+    }
+
+    fn end(&mut self, pending: &[u8], io: &mut Io<'_>) {
+        let half = &self.halves[io.dir as usize];
+        if half.state == State::Line && half.side == Side::Request && !pending.trim_ascii().is_empty() {
+            let _ = self.first_line(pending.trim_ascii_end(), io);
+            let tx = self.halves[io.dir as usize].tx;
+            io.event(tx, "http.request_line_incomplete");
+        }
+        if self.halves[io.dir as usize].tx.is_some() {
+            self.finish(io);
+        }
+    }
+
+    fn wakes_other(&mut self) -> bool {
+        std::mem::take(&mut self.wake)
+    }
+}
+
+fn find_line(bytes: &[u8], scanned: &mut usize) -> Option<usize> {
+    let from = (*scanned).min(bytes.len());
+    let found = memchr::memchr(b'\n', &bytes[from..]).map(|at| from + at);
+    *scanned = bytes.len();
+    found
+}
+
+/// Carriage returns before a line feed that still make an empty line.
+const RETURNS_MAX: usize = 8;
+
+/// Where the block ends: behind an empty line, which may be the first one.
+fn find_block(bytes: &[u8], scanned: &mut usize) -> Option<usize> {
+    let returns = |from: usize| bytes.iter().skip(from).take(RETURNS_MAX).take_while(|byte| **byte == b'\r').count();
+    let first = returns(0);
+    if bytes.get(first) == Some(&b'\n') {
+        return Some(first + 1);
+    }
+    // A line feed at `scanned` or later, behind it nothing but carriage returns to the next one.
+    let mut from = *scanned;
+    while let Some(at) = memchr::memchr(b'\n', bytes.get(from..)?).map(|at| from + at) {
+        let returns = returns(at + 1);
+        match bytes.get(at + 1 + returns) {
+            Some(b'\n') => return Some(at + returns + 2),
+            Some(_) => from = at + 1,
+            None => {
+                *scanned = at;
+                return None;
+            }
+        }
+    }
+    *scanned = bytes.len();
+    None
+}

@@ -1,0 +1,175 @@
+//! The words detection and parsers share: directions, protocols, buffers, integer fields, stages.
+//!
+//! A buffer's name is the canonical sticky-buffer keyword of Suricata's rule language, so that a rule compiler finds it by
+//! [`Buffer::from_name`] and nothing behind it has to know a protocol.
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Dir {
+    ToServer = 0,
+    ToClient = 1,
+}
+
+impl Dir {
+    pub const fn other(self) -> Self {
+        match self {
+            Self::ToServer => Self::ToClient,
+            Self::ToClient => Self::ToServer,
+        }
+    }
+
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// How far one direction of a transaction has come. Protocols without lines and headers know `Start` and `Complete` only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[repr(u8)]
+pub enum Stage {
+    #[default]
+    Start,
+    /// The request or status line is complete.
+    Line,
+    /// The header block is complete.
+    Headers,
+    /// A body has begun.
+    Body,
+    /// The body is complete, trailers follow.
+    Trailer,
+    Complete,
+}
+
+macro_rules! named {
+    ($(#[$meta:meta])* $Name:ident { $($Variant:ident $text:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u16)]
+        #[non_exhaustive]
+        pub enum $Name { $($Variant),+ }
+
+        impl $Name {
+            pub const ALL: &'static [Self] = &[$(Self::$Variant),+];
+
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$Variant => $text),+ }
+            }
+
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name { $($text => Some(Self::$Variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+named! {
+    /// Application protocols by the names Suricata gives them (`app_proto`, `app-layer-protocol`).
+    Protocol {
+        Http "http",
+    }
+}
+
+/// The direction a buffer belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    ToServer,
+    ToClient,
+    Both,
+}
+
+macro_rules! buffers {
+    ($($Variant:ident $text:literal $side:ident $stage:ident),+ $(,)?) => {
+        named! {
+            /// What a rule's content, pcre or `bsize` is matched against.
+            Buffer { $($Variant $text),+ }
+        }
+
+        impl Buffer {
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// In which direction values of this buffer come.
+            pub const fn side(self) -> Side {
+                match self { $(Self::$Variant => Side::$side),+ }
+            }
+
+            /// Once the direction has come this far, no further value of this buffer comes from it: an absent value is absent.
+            pub const fn stage(self) -> Stage {
+                match self { $(Self::$Variant => Stage::$stage),+ }
+            }
+        }
+    };
+}
+
+buffers! {
+    HttpMethod "http.method" ToServer Line, HttpUri "http.uri" ToServer Line, HttpUriRaw "http.uri.raw" ToServer Line,
+    HttpRequestLine "http.request_line" ToServer Line, HttpProtocol "http.protocol" Both Line,
+    HttpHeader "http.header" Both Trailer, HttpHeaderRaw "http.header.raw" Both Trailer, HttpHeaderNames "http.header_names" Both Trailer,
+    HttpRequestHeader "http.request_header" ToServer Headers, HttpResponseHeader "http.response_header" ToClient Headers,
+    HttpStart "http.start" Both Headers, HttpCookie "http.cookie" Both Headers, HttpUserAgent "http.user_agent" ToServer Headers,
+    HttpHost "http.host" ToServer Headers, HttpHostRaw "http.host.raw" ToServer Headers, HttpAccept "http.accept" ToServer Headers,
+    HttpAcceptLang "http.accept_lang" ToServer Headers, HttpAcceptEnc "http.accept_enc" ToServer Headers,
+    HttpConnection "http.connection" Both Headers, HttpContentLen "http.content_len" Both Headers,
+    HttpContentType "http.content_type" Both Headers, HttpReferer "http.referer" ToServer Headers,
+    HttpServer "http.server" ToClient Headers, HttpLocation "http.location" ToClient Headers,
+    HttpRequestBody "http.request_body" ToServer Trailer, HttpResponseBody "http.response_body" ToClient Trailer,
+    HttpStatCode "http.stat_code" ToClient Line, HttpStatMsg "http.stat_msg" ToClient Line,
+    HttpResponseLine "http.response_line" ToClient Line,
+    FileData "file.data" Both Complete, FileName "file.name" Both Complete,
+
+}
+
+named! {
+    /// What is a number: for integer keywords and for the log.
+    Field {
+        HttpRequestLength "http.request_length", HttpResponseLength "http.response_length", HttpStatus "http.status",
+        HttpPort "http.port",
+        FileSize "filesize",
+    }
+}
+
+/// A set of buffers, one bit each: what the loaded rules and the log look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BufferSet([u64; Self::WORDS]);
+
+impl BufferSet {
+    const WORDS: usize = Buffer::COUNT.div_ceil(64);
+    pub const ALL: Self = Self([u64::MAX; Self::WORDS]);
+    pub const NONE: Self = Self([0; Self::WORDS]);
+
+    pub const fn contains(&self, buffer: Buffer) -> bool {
+        let bit = buffer as usize;
+        self.0[bit / 64] & (1 << (bit % 64)) != 0
+    }
+
+    pub const fn insert(&mut self, buffer: Buffer) {
+        let bit = buffer as usize;
+        self.0[bit / 64] |= 1 << (bit % 64);
+    }
+}
+
+impl FromIterator<Buffer> for BufferSet {
+    fn from_iter<I: IntoIterator<Item = Buffer>>(buffers: I) -> Self {
+        let mut set = Self::NONE;
+        for buffer in buffers {
+            set.insert(buffer);
+        }
+        set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lead_back_to_their_buffers() {
+        for (index, &buffer) in Buffer::ALL.iter().enumerate() {
+            assert_eq!(buffer as usize, index);
+            assert_eq!(Buffer::from_name(buffer.name()), Some(buffer), "{} stands twice", buffer.name());
+        }
+        assert_eq!(Protocol::from_name("http"), Some(Protocol::Http));
+        let set: BufferSet = [Buffer::HttpUri, Buffer::FileName].into_iter().collect();
+        assert!(set.contains(Buffer::HttpUri) && set.contains(Buffer::FileName) && !set.contains(Buffer::HttpCookie));
+    }
+}

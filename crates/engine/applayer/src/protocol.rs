@@ -1,0 +1,73 @@
+//! What a protocol is to a session: a probe, and a parser that the probe leads to.
+
+use std::fmt::Debug;
+
+use crate::context::{Config, Io};
+use crate::http;
+use crate::names::{Dir, Protocol};
+use crate::session::Transport;
+use crate::sink::Finished;
+
+/// One row a protocol, asked in this order.
+pub(crate) static TABLE: &[Entry] = &[Entry {
+    protocol: Protocol::Http,
+    transport: Transport::Tcp,
+    probe: http::probe,
+    parser: |config| Box::new(http::Http::new(config)),
+}];
+
+pub(crate) struct Entry {
+    pub protocol: Protocol,
+    pub transport: Transport,
+    pub probe: fn(Dir, &[u8]) -> Probe,
+    pub parser: fn(&Config) -> Box<dyn Parser>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Probe {
+    /// Not this protocol.
+    No,
+    /// Perhaps; more bytes will tell.
+    More,
+    Yes,
+}
+
+/// Reads one session of a protocol.
+///
+/// The session gives all bytes of a direction that were not consumed yet, from the first of them, each time more have come.
+pub(crate) trait Parser: Debug + Send {
+    /// Reads on in `io.dir`.
+    fn data(&mut self, bytes: &[u8], io: &mut Io<'_>) -> Step;
+
+    /// `len` bytes are missing in `io.dir`; `pending` of those before them were not consumed and will not come back.
+    fn gap(&mut self, len: u64, pending: &[u8], io: &mut Io<'_>) -> Next;
+
+    /// No more bytes in `io.dir`; `pending` were not consumed.
+    fn end(&mut self, pending: &[u8], io: &mut Io<'_>);
+
+    /// Bytes of the other direction may be waiting for what this direction has just said.
+    fn wakes_other(&mut self) -> bool {
+        false
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Step {
+    /// Bytes that need not come again.
+    pub consumed: usize,
+    pub next: Next,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    Continue,
+    /// What follows in both directions is another protocol, to be recognised anew (CONNECT, upgrade, STARTTLS).
+    Switch,
+    Finished(Finished),
+}
+
+impl Step {
+    pub const fn on(consumed: usize) -> Self {
+        Self { consumed, next: Next::Continue }
+    }
+}

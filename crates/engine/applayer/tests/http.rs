@@ -1,0 +1,119 @@
+//! HTTP/1 through a session: values and events, wherever the bytes are cut.
+
+use bulkhead_applayer::{Buffer, Config, Context, Dir, Finished, Session, Sink, Transaction, Transport, fuzz};
+use proptest::prelude::*;
+
+#[derive(Default)]
+struct Told {
+    /// Values of complete transactions, bodies as they were streamed, events.
+    lines: Vec<String>,
+    bodies: [Vec<u8>; 2],
+    finished: Option<Finished>,
+}
+
+impl Sink for Told {
+    fn update(&mut self, tx: &mut Transaction, dir: Dir) {
+        for value in tx.news().filter(|value| matches!(value.buffer, Buffer::HttpRequestBody | Buffer::HttpResponseBody)) {
+            let window = tx.window(value);
+            self.bodies[dir as usize].extend_from_slice(&window.bytes[window.fresh..]);
+        }
+    }
+
+    fn complete(&mut self, tx: &mut Transaction) {
+        for value in tx.values().iter().filter(|value| !value.is_stream()) {
+            self.lines.push(format!("{} {} {:?}", tx.id, value.buffer.name(), String::from_utf8_lossy(tx.bytes(value))));
+        }
+        self.lines.extend(tx.events().map(|(event, _)| format!("{} !{event}", tx.id)));
+        for dir in [Dir::ToServer, Dir::ToClient] {
+            let body = std::mem::take(&mut self.bodies[dir as usize]);
+            self.lines.push(format!("{} {dir:?} body {:?}", tx.id, String::from_utf8_lossy(&body)));
+        }
+    }
+
+    fn finished(&mut self, why: Finished) {
+        self.finished = Some(why);
+    }
+}
+
+/// `cuts`: lengths of pieces, in turn.
+fn read(script: &[(Dir, &[u8])], cuts: &[usize]) -> Told {
+    let (mut context, mut told, mut session) = (Context::new(Config::default()), Told::default(), Session::new(Transport::Tcp));
+    let mut cuts = cuts.iter().cycle();
+    for (dir, bytes) in script {
+        let mut rest = *bytes;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(cuts.next().copied().unwrap_or(usize::MAX).clamp(1, rest.len()));
+            session.data(*dir, now, &mut context, &mut told);
+            rest = later;
+        }
+    }
+    session.close(&mut context, &mut told);
+    told
+}
+
+const SCRIPT: &[(Dir, &[u8])] = &[
+    (Dir::ToServer, b"POST /a/../b%20c?x=%41 HTTP/1.1\r\nHost: Ex.Test:80\r\nCookie: k=v\r\nX: 1\r\n 2\r\nContent-Length: 5\r\n\r\nhello"),
+    (Dir::ToClient, b"HTTP/1.1 200 OK\r\nSet-Cookie: s\r\nTransfer-Encoding: chunked\r\n\r\n5;x\r\nworld\r\n1\r\n!\r\n0\r\n\r\n"),
+    (Dir::ToServer, b"GET /2 HTTP/1.0\r\n\r\n"),
+    (Dir::ToClient, b"HTTP/1.0 404 Not Found\r\n\r\nuntil the end"),
+];
+
+#[test]
+fn an_exchange_becomes_values_and_events() {
+    let told = read(SCRIPT, &[usize::MAX]);
+    for wanted in [
+        r#"0 http.method "POST""#,
+        r#"0 http.uri "/b c?x=A""#,
+        r#"0 http.uri.raw "/a/../b%20c?x=%41""#,
+        r#"0 http.host "ex.test""#,
+        r#"0 http.host.raw "Ex.Test:80""#,
+        r#"0 http.header "Host: Ex.Test:80\r\nX: 1 2\r\nContent-Length: 5\r\n""#,
+        r#"0 http.header_names "\r\nHost\r\nCookie\r\nX\r\nContent-Length\r\n\r\n""#,
+        r#"0 http.cookie "k=v""#,
+        r#"0 http.stat_code "200""#,
+        r#"0 !http.invalid_request_field_folding"#,
+        r#"0 !http.response_chunk_extension"#,
+        r#"0 ToServer body "hello""#,
+        r#"0 ToClient body "world!""#,
+        r#"1 http.stat_msg "Not Found""#,
+        r#"1 ToClient body "until the end""#,
+    ] {
+        assert!(told.lines.iter().any(|line| line == wanted), "{wanted} is not in {:#?}", told.lines);
+    }
+}
+
+#[test]
+fn memory_of_transactions_is_used_again() {
+    let (mut context, mut told, mut session) = (Context::new(Config::default()), Told::default(), Session::new(Transport::Tcp));
+    for _ in 0..100 {
+        session.data(Dir::ToServer, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", &mut context, &mut told);
+        session.data(Dir::ToClient, b"HTTP/1.1 204 No\r\n\r\n", &mut context, &mut told);
+    }
+    assert_eq!((context.stats.transactions, context.stats.transactions_allocated), (100, 1));
+}
+
+#[test]
+fn caps_end_a_session_and_say_so() {
+    let told = read(&[(Dir::ToServer, &b"GET / HTTP/1.1\r\n\r\n".repeat(600))], &[usize::MAX]);
+    assert_eq!(told.finished, Some(Finished::Cap("transactions_max")));
+    let told = read(&[(Dir::ToServer, &[b"GET / HTTP/1.1\r\nA: ".to_vec(), vec![b'a'; 200_000]].concat())], &[1400]);
+    assert_eq!(told.finished, Some(Finished::Cap("header_bytes_max")));
+    let told = read(&[(Dir::ToServer, b"\x16\x03"), (Dir::ToClient, b"\x16\x03")], &[1]);
+    assert_eq!(told.finished, Some(Finished::Unknown));
+}
+
+proptest! {
+    #[test]
+    fn segments_do_not_matter(cuts in prop::collection::vec(1_usize..40, 1..20)) {
+        prop_assert_eq!(read(SCRIPT, &cuts).lines, read(SCRIPT, &[usize::MAX]).lines);
+    }
+
+    #[test]
+    fn any_bytes_are_read(noise in prop::collection::vec(any::<u8>(), 0..600), cut in 0_usize..200) {
+        let mut bytes = vec![0x7e];
+        bytes.extend_from_slice(&SCRIPT[0].1[..63]);
+        bytes.extend_from_slice(&noise[cut.min(noise.len())..]);
+        fuzz::fuzz_session(&bytes);
+        fuzz::fuzz_session(&noise);
+    }
+}
