@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::http::Scratch;
+use crate::http::{Inflaters, Scratch};
 use crate::names::{BufferSet, Dir, Protocol};
 use crate::sink::Sink;
 use crate::transaction::Transaction;
@@ -31,6 +31,13 @@ pub struct Config {
     pub field_bytes_max: usize,
     /// Decode an URI's path twice, and its query (`double-decode-path`, `double-decode-query`).
     pub double_decode: bool,
+    /// Content codings of one body that are undone (`response-body-decompress-layer-limit`); the inner ones stay.
+    pub coding_layers_max: usize,
+    /// Bytes that one body may become when it is decompressed; more ends the session.
+    pub decoded_bytes_max: u64,
+    /// And as a multiple of what came, once more than [`Self::decoded_free_bytes`] came out; more ends the session.
+    pub decoded_ratio_max: u64,
+    pub decoded_free_bytes: u64,
 }
 
 impl Default for Config {
@@ -45,6 +52,11 @@ impl Default for Config {
             headers_max: 1024,
             field_bytes_max: 18_000,
             double_decode: false,
+            coding_layers_max: 2,
+            decoded_bytes_max: 256 * 1024 * 1024,
+            // Deflate's own limit is 1032; text and logs stay below 200.
+            decoded_ratio_max: 512,
+            decoded_free_bytes: 16 * 1024 * 1024,
         }
     }
 }
@@ -69,7 +81,14 @@ pub struct Stats {
     pub headers_refused: u64,
     /// Transactions with more values or bytes than they may hold.
     pub overflowed: u64,
+    /// As they came.
     pub body_bytes: u64,
+    /// That came out of content codings.
+    pub decoded_bytes: u64,
+    /// Bodies over [`Config::decoded_bytes_max`] or [`Config::decoded_ratio_max`].
+    pub decoded_refused: u64,
+    /// Bodies that are not what their label says, or broke off in an error.
+    pub undecodable: u64,
 }
 
 /// Shared by the sessions of one worker.
@@ -81,13 +100,21 @@ pub struct Context {
     #[allow(clippy::vec_box)]
     pool: Vec<Box<Transaction>>,
     pub(crate) scratch: Scratch,
+    pub(crate) inflaters: Inflaters,
     /// Transactions that a call has changed.
     touched: Vec<u64>,
 }
 
 impl Context {
     pub fn new(config: Config) -> Self {
-        Self { config, stats: Stats::default(), pool: Vec::new(), scratch: Scratch::default(), touched: Vec::new() }
+        Self {
+            config,
+            stats: Stats::default(),
+            pool: Vec::new(),
+            scratch: Scratch::default(),
+            inflaters: Inflaters::default(),
+            touched: Vec::new(),
+        }
     }
 
     fn take_transaction(&mut self, protocol: Protocol, id: u64) -> Box<Transaction> {
@@ -185,6 +212,21 @@ impl Io<'_> {
                 self.sink.update(tx, dir);
                 tx.reported(window);
             }
+        }
+    }
+
+    /// Bytes of a stream are missing.
+    pub fn skip(&mut self, id: u64, stream: u8, len: u64) {
+        let dir = self.dir;
+        let window = self.context.config.window_bytes.max(1);
+        if let Some(at) = self.open.position(id) {
+            let tx = &mut self.open.list[at];
+            // What came before them has to be looked at before it goes.
+            if tx.stream_unreported(stream) > 0 {
+                self.sink.update(tx, dir);
+                tx.reported(window);
+            }
+            tx.skip_stream(stream, len);
         }
     }
 

@@ -13,7 +13,7 @@ use std::ops::Range;
 use crate::names::{Buffer, Dir, Field, Protocol, Stage};
 
 /// Streams a transaction may have at once; further ones are not kept.
-pub(crate) const STREAMS_MAX: usize = 8;
+pub(crate) const STREAMS_MAX: usize = 16;
 /// Values a transaction may have; further ones are counted, and the transaction is marked.
 pub(crate) const VALUES_MAX: usize = 4096;
 /// Bytes of all values but streams; further values are cut to nothing, and the transaction is marked.
@@ -389,6 +389,15 @@ impl Transaction {
         {
             stream.bytes.extend_from_slice(bytes);
             stream.grown = true;
+        }
+    }
+
+    /// Bytes are missing: nothing may match across them.
+    pub(crate) fn skip_stream(&mut self, number: u8, len: u64) {
+        if let Some(stream) = self.streams.get_mut(usize::from(number)) {
+            stream.base += stream.bytes.len() as u64 + len;
+            stream.bytes.clear();
+            stream.seen = 0;
         }
     }
 

@@ -8,6 +8,10 @@ struct Told {
     /// Values of complete transactions, bodies as they were streamed, events.
     lines: Vec<String>,
     bodies: [Vec<u8>; 2],
+    /// `file.data` of transactions, in the order in which they were complete.
+    files: Vec<String>,
+    /// Ends of the windows that were told of.
+    ends: [u64; 2],
     finished: Option<Finished>,
 }
 
@@ -15,6 +19,10 @@ impl Sink for Told {
     fn update(&mut self, tx: &mut Transaction, dir: Dir) {
         for value in tx.news().filter(|value| matches!(value.buffer, Buffer::HttpRequestBody | Buffer::HttpResponseBody)) {
             let window = tx.window(value);
+            if window.base > self.ends[dir as usize] {
+                self.bodies[dir as usize].push(b'~');
+            }
+            self.ends[dir as usize] = window.base + window.bytes.len() as u64;
             self.bodies[dir as usize].extend_from_slice(&window.bytes[window.fresh..]);
         }
     }
@@ -26,6 +34,10 @@ impl Sink for Told {
         self.lines.extend(tx.events().map(|(event, _)| format!("{} !{event}", tx.id)));
         for dir in [Dir::ToServer, Dir::ToClient] {
             let body = std::mem::take(&mut self.bodies[dir as usize]);
+            self.ends[dir as usize] = 0;
+            for file in tx.all(Buffer::FileData, dir) {
+                self.files.push(String::from_utf8_lossy(tx.bytes(file)).into_owned());
+            }
             self.lines.push(format!("{} {dir:?} body {:?}", tx.id, String::from_utf8_lossy(&body)));
         }
     }
@@ -82,6 +94,75 @@ fn an_exchange_becomes_values_and_events() {
     }
 }
 
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut all = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+    all.extend(miniz_oxide::deflate::compress_to_vec(bytes, 6));
+    all.extend([0; 8]);
+    all
+}
+
+fn coded_script() -> Vec<(Dir, Vec<u8>)> {
+    let page = gzip(b"<html>".repeat(3000).as_slice());
+    let mut answer = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    for chunk in page.chunks(11) {
+        answer.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
+        answer.extend([chunk, b"\r\n"].concat());
+    }
+    answer.extend(b"0\r\nX-Trailer: t\r\n\r\n");
+    let form = "--b\r\nContent-Disposition: form-data; name=\"f\"; filename=\"a.php\"\r\n\r\n<?php ?>\r\n--b--\r\n";
+    let post = format!(
+        "POST /up/ HTTP/1.1\r\nHost: h\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: {}\r\n\r\n{form}",
+        form.len()
+    );
+    vec![
+        (Dir::ToServer, post.into_bytes()),
+        (Dir::ToClient, answer),
+        (Dir::ToServer, b"GET /dl/x.gz?y HTTP/1.1\r\nHost: h\r\n\r\n".to_vec()),
+        (Dir::ToClient, b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nplain".to_vec()),
+    ]
+}
+
+#[test]
+fn bodies_are_decoded_and_files_named() {
+    let script = coded_script();
+    let script: Vec<(Dir, &[u8])> = script.iter().map(|(dir, bytes)| (*dir, bytes.as_slice())).collect();
+    for cuts in [&[usize::MAX][..], &[1], &[7, 100, 3]] {
+        let told = read(&script, cuts);
+        for wanted in [
+            format!("0 ToClient body {:?}", "<html>".repeat(3000)),
+            r#"0 file.name "a.php""#.to_owned(),
+            r#"0 http.header "X-Trailer: t\r\n\r\n""#.to_owned(),
+            r#"1 file.name "x.gz""#.to_owned(),
+            r#"1 ToClient body "plain""#.to_owned(),
+            "1 !http.gzip_decompression_failed".to_owned(),
+        ] {
+            assert!(told.lines.contains(&wanted), "{wanted} is not in {:#?}", told.lines);
+        }
+        assert_eq!(told.files, ["<?php ?>", &"<html>".repeat(3000), "plain"]);
+    }
+}
+
+#[test]
+fn a_bomb_ends_the_session() {
+    let inner = gzip(&vec![b'a'; 40 << 20]);
+    let bomb = gzip(&inner);
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Encoding: gzip, gzip\r\nContent-Length: {}\r\n\r\n", bomb.len());
+    let told =
+        read(&[(Dir::ToServer, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"), (Dir::ToClient, &[head.into_bytes(), bomb].concat())], &[1400]);
+    assert_eq!(told.finished, Some(Finished::Cap("decoded_ratio_max")));
+}
+
+#[test]
+fn nothing_matches_across_missing_bytes() {
+    let (mut context, mut told, mut session) = (Context::new(Config::default()), Told::default(), Session::new(Transport::Tcp));
+    session.data(Dir::ToServer, b"PUT /f HTTP/1.1\r\nHost: h\r\nContent-Length: 12\r\n\r\nabc", &mut context, &mut told);
+    session.gap(Dir::ToServer, 4, &mut context, &mut told);
+    session.data(Dir::ToServer, b"defghGET /next HTTP/1.1\r\nHost: h\r\n\r\n", &mut context, &mut told);
+    session.close(&mut context, &mut told);
+    assert!(told.lines.iter().any(|line| line == r#"0 ToServer body "abc~defgh""#), "{:#?}", told.lines);
+    assert!(told.lines.iter().any(|line| line == r#"1 http.uri "/next""#));
+}
+
 #[test]
 fn memory_of_transactions_is_used_again() {
     let (mut context, mut told, mut session) = (Context::new(Config::default()), Told::default(), Session::new(Transport::Tcp));
@@ -106,6 +187,13 @@ proptest! {
     #[test]
     fn segments_do_not_matter(cuts in prop::collection::vec(1_usize..40, 1..20)) {
         prop_assert_eq!(read(SCRIPT, &cuts).lines, read(SCRIPT, &[usize::MAX]).lines);
+    }
+
+    #[test]
+    fn segments_of_coded_bodies_do_not_matter(cuts in prop::collection::vec(1_usize..400, 1..20)) {
+        let script = coded_script();
+        let script: Vec<(Dir, &[u8])> = script.iter().map(|(dir, bytes)| (*dir, bytes.as_slice())).collect();
+        prop_assert_eq!(read(&script, &cuts).lines, read(&script, &[usize::MAX]).lines);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! First lines and header blocks to values.
 
-use super::{Exchange, Http, METHODS, Side, State, uri};
+use super::encoding::{Codings, Decoder, Limits};
+use super::multipart::{Multipart, parameter};
+use super::{Body, Exchange, Http, METHODS, Scratch, Side, State, uri};
 use crate::context::Io;
 use crate::names::{Buffer, Dir, Field, Protocol, Stage};
 use crate::protocol::Next;
@@ -232,6 +234,9 @@ impl Http {
                 }
             }
         }
+        if state != State::Fixed(0) && state != State::Waiting {
+            self.prepare_body(&scratch, id, io);
+        }
         io.context.scratch = scratch;
         self.halves[dir as usize].state = state;
         self.halves[dir as usize].scanned = 0;
@@ -259,6 +264,52 @@ impl Http {
         tunnel.then_some(Next::Switch)
     }
 
+    /// Which codings and parts the body has, and under which name it is a file.
+    fn prepare_body(&mut self, scratch: &Scratch, id: u64, io: &mut Io<'_>) {
+        let config = &io.context.config;
+        let (wanted, layers_max) = (config.wanted, config.coding_layers_max);
+        let limits = Limits {
+            bytes_max: config.decoded_bytes_max,
+            ratio_max: config.decoded_ratio_max,
+            ratio_free_bytes: config.decoded_free_bytes,
+        };
+        let half = &mut self.halves[io.dir as usize];
+        let (own, dir) = (if half.side == Side::Request { Buffer::HttpRequestBody } else { Buffer::HttpResponseBody }, io.dir);
+        if !wanted.contains(own) && !wanted.contains(Buffer::FileData) {
+            return;
+        }
+        let mut codings = Codings::default();
+        for name in [&b"content-encoding"[..], b"transfer-encoding"] {
+            if let Some(field) = scratch.find(name) {
+                scratch.values(field).for_each(|value| codings.add(value, layers_max));
+            }
+        }
+        half.body = Body::default();
+        if !codings.list.is_empty() {
+            half.body.decoder = Some(Box::new(Decoder::new(&codings, limits, &mut io.context.inflaters)));
+        }
+        if half.side == Side::Request {
+            half.body.form = scratch.first_value(b"content-type").and_then(Multipart::new).map(Box::new);
+        }
+        let Some(tx) = io.tx(id) else { return };
+        if codings.unknown {
+            tx.event("http.abnormal_ce_header", dir);
+        }
+        if codings.too_many {
+            tx.event("http.too_many_encoding_layers", dir);
+        }
+        if half.body.form.is_none() && wanted.contains(Buffer::FileName) {
+            let named = scratch.first_value(b"content-disposition").and_then(|value| parameter(value, b"filename"));
+            let name = match named {
+                Some(name) => Some(name.to_vec()),
+                None => tx.get(Buffer::HttpUri, Dir::ToServer).map(|uri| basename(uri).to_vec()),
+            };
+            if let Some(name) = name.filter(|name| !name.is_empty()) {
+                tx.value(Buffer::FileName, dir, &name);
+            }
+        }
+    }
+
     /// Trailers are header fields to a rule.
     pub(super) fn trailers(&mut self, block: &[u8], io: &mut Io<'_>) {
         let dir = io.dir;
@@ -273,6 +324,12 @@ impl Http {
         }
         self.finish(io);
     }
+}
+
+/// The last segment of a target's path.
+fn basename(uri: &[u8]) -> &[u8] {
+    let path = &uri[..uri.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(uri.len())];
+    memchr::memrchr(b'/', path).map_or(path, |at| &path[at + 1..])
 }
 
 fn note(tx: &mut Transaction, dir: Dir, side: Side, odd: &super::fields::Oddities) {

@@ -3,20 +3,29 @@
 //! ```text
 //! Line -> Headers -> Fixed | ChunkSize <-> Chunk -> Trailers | UntilClose -> Line
 //! ```
+//! A body goes through three stages, each streaming: framing (chunks, length), content codings (`encoding`), parts of a form
+//! (`multipart`).
+//!
 //! A header block is read once, when its blank line is there, so that no cutting into segments can matter.
 
+mod encoding;
 mod fields;
 mod message;
+mod multipart;
 mod uri;
 
 use std::collections::VecDeque;
 
+pub(crate) use encoding::Pool as Inflaters;
 pub(crate) use fields::Scratch;
 
 use crate::context::{Config, Io};
 use crate::names::{Buffer, Dir, Field, Stage};
 use crate::protocol::{Next, Parser, Probe, Step};
 use crate::sink::Finished;
+use crate::transaction::Transaction;
+use encoding::{Decoder, Failure};
+use multipart::{Multipart, Part};
 
 /// Bytes of a chunk-size line, extensions included.
 const CHUNK_LINE_MAX: usize = 8 * 1024;
@@ -125,8 +134,19 @@ struct Half {
     /// Bytes of what is pending that hold no end of it.
     scanned: usize,
     tx: Option<u64>,
-    stream: Option<u8>,
+    body: Body,
     exchange: Option<Exchange>,
+}
+
+/// What becomes of a body.
+#[derive(Debug, Default)]
+struct Body {
+    stream: Option<u8>,
+    /// One of the files of a form.
+    file: Option<u8>,
+    decoder: Option<Box<Decoder>>,
+    form: Option<Box<Multipart>>,
+    broken: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,7 +172,7 @@ enum Did {
 
 impl Http {
     pub fn new(config: &Config) -> Self {
-        let half = |side| Half { side, state: State::Line, scanned: 0, tx: None, stream: None, exchange: None };
+        let half = |side| Half { side, state: State::Line, scanned: 0, tx: None, body: Body::default(), exchange: None };
         Self {
             halves: [half(Side::Request), half(Side::Response)],
             exchanges: VecDeque::new(),
@@ -189,7 +209,9 @@ impl Http {
             State::Fixed(left) | State::Chunk(left) => {
                 let take = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
                 let left = left - take as u64;
-                self.body(&bytes[..take], io);
+                if let Some(next) = self.body(&bytes[..take], io) {
+                    return Did::Stop(take, next);
+                }
                 let half = &mut self.halves[io.dir as usize];
                 half.state = match half.state {
                     State::Chunk(_) if left == 0 => State::ChunkSize,
@@ -201,10 +223,7 @@ impl Http {
                 }
                 Did::Took(take)
             }
-            State::UntilClose => {
-                self.body(bytes, io);
-                Did::Took(bytes.len())
-            }
+            State::UntilClose => self.body(bytes, io).map_or(Did::Took(bytes.len()), |next| Did::Stop(bytes.len(), next)),
             State::Waiting => Did::NeedMore,
         }
     }
@@ -270,25 +289,31 @@ impl Http {
         }
     }
 
-    fn body(&mut self, bytes: &[u8], io: &mut Io<'_>) {
+    /// `Some`: a cap on what it becomes was reached.
+    fn body(&mut self, bytes: &[u8], io: &mut Io<'_>) -> Option<Next> {
         let half = &mut self.halves[io.dir as usize];
-        let Some(id) = half.tx else { return };
-        if bytes.is_empty() {
-            return;
-        }
+        let id = half.tx.filter(|_| !bytes.is_empty())?;
         io.context.stats.body_bytes += bytes.len() as u64;
-        if half.stream.is_none() {
-            let dir = io.dir;
-            let Some(tx) = io.tx(id) else { return };
-            tx.advance(dir, Stage::Body);
-            half.stream = match half.side {
-                Side::Request => tx.open_stream(&[Buffer::HttpRequestBody, Buffer::FileData], dir),
-                Side::Response => tx.open_stream(&[Buffer::HttpResponseBody, Buffer::FileData], dir),
-            };
+        if half.body.stream.is_none() {
+            half.body.stream = open_body(half.side, half.body.form.is_some(), io.dir, io.tx(id)?);
         }
-        if let Some(stream) = half.stream {
-            io.grow(id, stream, bytes);
-        }
+        let Some(mut decoder) = half.body.decoder.take() else {
+            half.body.grow(bytes, id, io);
+            return None;
+        };
+        let before = decoder.given();
+        let result = decoder.push(bytes, &mut |piece| half.body.grow(piece, id, io));
+        io.context.stats.decoded_bytes += decoder.given() - before;
+        half.body.note_broken(&decoder, id, io);
+        half.body.decoder = Some(decoder);
+        let failure = result.err()?;
+        io.context.stats.decoded_refused += 1;
+        let (event, cap) = match failure {
+            Failure::Ratio => ("http.compression_bomb", "decoded_ratio_max"),
+            Failure::Bytes => ("http.compression_bomb_limit_reached", "decoded_bytes_max"),
+        };
+        io.event(Some(id), event);
+        Some(Next::Finished(Finished::Cap(cap)))
     }
 
     /// The message is complete; the direction begins anew.
@@ -297,17 +322,90 @@ impl Http {
         let half = &mut self.halves[dir as usize];
         half.state = State::Line;
         half.scanned = 0;
-        let stream = half.stream.take();
         half.exchange = None;
-        if let Some(id) = half.tx.take()
-            && let Some(tx) = io.tx(id)
-        {
-            if let Some(stream) = stream {
+        let mut body = std::mem::take(&mut half.body);
+        let Some(id) = half.tx.take() else { return };
+        if let Some(mut decoder) = body.decoder.take() {
+            decoder.end(&mut |piece| body.grow(piece, id, io));
+            body.note_broken(&decoder, id, io);
+            decoder.recycle(&mut io.context.inflaters);
+        }
+        if let Some(mut form) = body.form.take() {
+            form.end(&mut |part| body.part(part, id, io));
+        }
+        if let Some(tx) = io.tx(id) {
+            if let Some(stream) = body.stream {
                 let length = tx.stream_len(stream);
                 tx.integer_is(if dir == Dir::ToServer { Field::HttpRequestLength } else { Field::HttpResponseLength }, dir, length);
                 tx.close_stream(stream);
             }
             tx.advance(dir, Stage::Complete);
+        }
+    }
+}
+
+fn open_body(side: Side, form: bool, dir: Dir, tx: &mut Transaction) -> Option<u8> {
+    tx.advance(dir, Stage::Body);
+    match side {
+        Side::Request if form => tx.open_stream(&[Buffer::HttpRequestBody], dir),
+        Side::Request => tx.open_stream(&[Buffer::HttpRequestBody, Buffer::FileData], dir),
+        Side::Response => tx.open_stream(&[Buffer::HttpResponseBody, Buffer::FileData], dir),
+    }
+}
+
+impl Body {
+    /// Bytes of the body without its codings.
+    fn grow(&mut self, bytes: &[u8], id: u64, io: &mut Io<'_>) {
+        if let Some(stream) = self.stream {
+            io.grow(id, stream, bytes);
+        }
+        if let Some(mut form) = self.form.take() {
+            form.push(bytes, &mut |part| self.part(part, id, io));
+            self.form = Some(form);
+        }
+    }
+
+    fn part(&mut self, part: Part<'_>, id: u64, io: &mut Io<'_>) {
+        let dir = io.dir;
+        match part {
+            Part::File(name) => {
+                if let Some(tx) = io.tx(id) {
+                    tx.value(Buffer::FileName, dir, name);
+                    self.file = tx.open_stream(&[Buffer::FileData], dir);
+                }
+            }
+            Part::Bytes(bytes) => {
+                if let Some(file) = self.file {
+                    io.grow(id, file, bytes);
+                }
+            }
+            Part::End => {
+                if let Some(file) = self.file.take()
+                    && let Some(tx) = io.tx(id)
+                {
+                    let length = tx.stream_len(file);
+                    tx.integer_is(Field::FileSize, dir, length);
+                    tx.close_stream(file);
+                }
+            }
+            Part::InvalidHeader => io.event(Some(id), "http.multipart_invalid_header"),
+        }
+    }
+
+    fn note_broken(&mut self, decoder: &Decoder, id: u64, io: &mut Io<'_>) {
+        if decoder.is_broken() && !std::mem::replace(&mut self.broken, true) {
+            io.context.stats.undecodable += 1;
+            io.event(Some(id), "http.gzip_decompression_failed");
+        }
+    }
+
+    /// `len` bytes are missing: what is coded cannot be read on, in a form the file it is in cannot be told.
+    fn skip(&mut self, len: u64, id: u64, io: &mut Io<'_>) {
+        if let Some(decoder) = self.decoder.as_mut() {
+            decoder.kill();
+        }
+        for stream in [self.stream, self.file].into_iter().flatten() {
+            io.skip(id, stream, len);
         }
     }
 }
@@ -330,6 +428,14 @@ impl Parser for Http {
 
     fn gap(&mut self, len: u64, _: &[u8], io: &mut Io<'_>) -> Next {
         let half = &mut self.halves[io.dir as usize];
+        let in_body = match half.state {
+            State::Fixed(left) | State::Chunk(left) => left >= len,
+            State::UntilClose => true,
+            _ => false,
+        };
+        if in_body && let Some(id) = half.tx {
+            half.body.skip(len, id, io);
+        }
         match &mut half.state {
             State::Fixed(left) | State::Chunk(left) if *left > len => {
                 *left -= len;
