@@ -19,6 +19,8 @@ pub struct Config {
     pub transactions_max: usize,
     /// Bytes of one direction that are looked at to recognise a protocol.
     pub probe_bytes_max: usize,
+    /// Datagrams of one session that are looked at to recognise a protocol.
+    pub probe_datagrams_max: u32,
     /// Bytes that wait for the rest of a line, header block or record, in one direction.
     pub pending_bytes_max: usize,
     /// Bytes of a body that are kept for matches which began in an earlier call.
@@ -46,6 +48,7 @@ impl Default for Config {
             wanted: BufferSet::ALL,
             transactions_max: 512,
             probe_bytes_max: 4096,
+            probe_datagrams_max: 16,
             pending_bytes_max: 256 * 1024,
             window_bytes: 16 * 1024,
             header_bytes_max: 128 * 1024,

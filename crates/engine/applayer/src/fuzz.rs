@@ -11,9 +11,9 @@ impl Sink for Reader {
 }
 
 /// Pieces of a session, each behind a byte: the lowest bit is the direction, the rest the length.
-pub fn fuzz_session(mut bytes: &[u8]) {
+pub fn fuzz_session(transport: Transport, mut bytes: &[u8]) {
     let mut context = Context::new(Config { window_bytes: 64, transactions_max: 4, ..Config::default() });
-    let mut session = Session::new(Transport::Tcp);
+    let mut session = Session::new(transport);
     let mut sink = Reader(0);
     while let [head, rest @ ..] = bytes {
         let dir = if head & 1 == 0 { Dir::ToServer } else { Dir::ToClient };

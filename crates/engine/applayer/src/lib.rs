@@ -30,6 +30,7 @@
 
 mod context;
 mod detect;
+mod dns;
 pub mod fuzz;
 mod http;
 mod names;

@@ -42,12 +42,12 @@ pub enum Stage {
 }
 
 macro_rules! named {
-    ($(#[$meta:meta])* $Name:ident { $($Variant:ident $text:literal),+ $(,)? }) => {
+    ($(#[$meta:meta])* $Name:ident { $($(#[$of:meta])* $Variant:ident $text:literal),+ $(,)? }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u16)]
         #[non_exhaustive]
-        pub enum $Name { $($Variant),+ }
+        pub enum $Name { $($(#[$of])* $Variant),+ }
 
         impl $Name {
             pub const ALL: &'static [Self] = &[$(Self::$Variant),+];
@@ -66,7 +66,9 @@ macro_rules! named {
 named! {
     /// Application protocols by the names Suricata gives them (`app_proto`, `app-layer-protocol`).
     Protocol {
+        /// HTTP/1 (`http1` in a rule's header).
         Http "http",
+        Dns "dns",
     }
 }
 
@@ -116,7 +118,9 @@ buffers! {
     HttpStatCode "http.stat_code" ToClient Line, HttpStatMsg "http.stat_msg" ToClient Line,
     HttpResponseLine "http.response_line" ToClient Line,
     FileData "file.data" Both Complete, FileName "file.name" Both Complete,
-
+    DnsQuery "dns.query" ToServer Complete, DnsQueriesRrname "dns.queries.rrname" Both Complete,
+    DnsAnswersRrname "dns.answers.rrname" Both Complete, DnsAuthoritiesRrname "dns.authorities.rrname" Both Complete,
+    DnsAdditionalsRrname "dns.additionals.rrname" Both Complete, DnsResponseRrname "dns.response.rrname" ToClient Complete,
 }
 
 named! {
@@ -125,6 +129,7 @@ named! {
         HttpRequestLength "http.request_length", HttpResponseLength "http.response_length", HttpStatus "http.status",
         HttpPort "http.port",
         FileSize "filesize",
+        DnsOpcode "dns.opcode", DnsRcode "dns.rcode", DnsRrtype "dns.rrtype",
     }
 }
 

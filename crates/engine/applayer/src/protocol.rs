@@ -3,18 +3,27 @@
 use std::fmt::Debug;
 
 use crate::context::{Config, Io};
-use crate::http;
 use crate::names::{Dir, Protocol};
 use crate::session::Transport;
 use crate::sink::Finished;
+use crate::{dns, http};
 
 /// One row a protocol, asked in this order.
-pub(crate) static TABLE: &[Entry] = &[Entry {
-    protocol: Protocol::Http,
-    transport: Transport::Tcp,
-    probe: http::probe,
-    parser: |config| Box::new(http::Http::new(config)),
-}];
+pub(crate) static TABLE: &[Entry] = &[
+    Entry { protocol: Protocol::Http, transport: Transport::Tcp, probe: http::probe, parser: |config| Box::new(http::Http::new(config)) },
+    Entry {
+        protocol: Protocol::Dns,
+        transport: Transport::Tcp,
+        probe: dns::probe_tcp,
+        parser: |_| Box::new(dns::Dns::new(Transport::Tcp)),
+    },
+    Entry {
+        protocol: Protocol::Dns,
+        transport: Transport::Udp,
+        probe: dns::probe_udp,
+        parser: |_| Box::new(dns::Dns::new(Transport::Udp)),
+    },
+];
 
 pub(crate) struct Entry {
     pub protocol: Protocol,

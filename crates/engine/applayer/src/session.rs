@@ -31,6 +31,8 @@ pub struct Session {
     /// The direction that spoke first.
     first: Option<Dir>,
     switches: u32,
+    /// That were not recognised.
+    datagrams: u32,
     open: Open,
 }
 
@@ -54,6 +56,7 @@ impl Session {
             ended: [false; 2],
             first: None,
             switches: 0,
+            datagrams: 0,
             open: Open::default(),
         }
     }
@@ -142,7 +145,26 @@ impl Session {
         }
     }
 
+    /// Each datagram for itself: one that says nothing does not hide the next.
+    fn probe_datagram(&mut self, dir: Dir, bytes: &[u8], context: &mut Context, sink: &mut dyn Sink) {
+        if let Found::Protocol(entry) = detect::detect(self.transport, dir, bytes) {
+            self.protocol = Some(entry.protocol);
+            self.layer = Layer::Known((entry.parser)(&context.config));
+            context.stats.recognised += 1;
+            sink.recognised(entry.protocol);
+            return self.feed(dir, bytes, context, sink);
+        }
+        self.datagrams += 1;
+        if self.datagrams >= context.config.probe_datagrams_max {
+            context.stats.unknown += 1;
+            self.finish(Finished::Unknown, sink);
+        }
+    }
+
     fn probe(&mut self, dir: Dir, bytes: &[u8], context: &mut Context, sink: &mut dyn Sink) {
+        if self.transport == Transport::Udp {
+            return self.probe_datagram(dir, bytes, context, sink);
+        }
         let cap = context.config.probe_bytes_max;
         self.inbox[dir.index()].extend_from_slice(bytes);
         let Layer::Unknown { none } = &mut self.layer else { return };
@@ -167,9 +189,8 @@ impl Session {
                 Found::None => none[dir.index()] = true,
             }
         }
-        let silent = self.inbox[dir.other().index()].is_empty();
         let over = self.inbox[dir.index()].len() >= cap;
-        if none.iter().all(|none| *none) || over || (self.transport == Transport::Udp && none[dir.index()] && silent) {
+        if none.iter().all(|none| *none) || over {
             context.stats.unknown += 1;
             self.finish(Finished::Unknown, sink);
         }
@@ -203,6 +224,10 @@ impl Session {
             inbox.drain(..consumed);
         } else {
             inbox.extend_from_slice(&bytes[consumed..]);
+        }
+        if self.transport == Transport::Udp {
+            // What was not used of a datagram is not the beginning of the next.
+            inbox.clear();
         }
         if inbox.is_empty() && inbox.capacity() > KEPT_BYTES {
             inbox = Vec::new();
