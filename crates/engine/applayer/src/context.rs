@@ -40,6 +40,8 @@ pub struct Config {
     /// And as a multiple of what came, once more than [`Self::decoded_free_bytes`] came out; more ends the session.
     pub decoded_ratio_max: u64,
     pub decoded_free_bytes: u64,
+    /// One handshake message of TLS; a longer one ends the session.
+    pub handshake_bytes_max: usize,
 }
 
 impl Default for Config {
@@ -60,6 +62,8 @@ impl Default for Config {
             // Deflate's own limit is 1032; text and logs stay below 200.
             decoded_ratio_max: 512,
             decoded_free_bytes: 16 * 1024 * 1024,
+            // Chains of certificates have some 10 KiB.
+            handshake_bytes_max: 256 * 1024,
         }
     }
 }

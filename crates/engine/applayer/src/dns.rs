@@ -75,7 +75,7 @@ fn probe_message(message: &[u8], len: usize) -> Probe {
     let size_min = HEADER_BYTES + 5 * usize::from(questions) + 11 * records;
     let is_question = questions > 0;
     // Only responses (multicast) come without the question.
-    if header.opcode() > 6 || size_min > len || questions > PROBE_QUESTIONS_MAX || !(is_question || header.is_response() && answers > 0) {
+    if size_min > len || questions > PROBE_QUESTIONS_MAX || !(is_question || header.is_response() && answers > 0) {
         return Probe::No;
     }
     let mut at = HEADER_BYTES;

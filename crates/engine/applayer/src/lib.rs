@@ -37,6 +37,7 @@ mod names;
 mod protocol;
 mod session;
 mod sink;
+mod tls;
 mod transaction;
 
 pub use context::{Config, Context, Stats};

@@ -69,6 +69,7 @@ named! {
         /// HTTP/1 (`http1` in a rule's header).
         Http "http",
         Dns "dns",
+        Tls "tls",
     }
 }
 
@@ -121,6 +122,13 @@ buffers! {
     DnsQuery "dns.query" ToServer Complete, DnsQueriesRrname "dns.queries.rrname" Both Complete,
     DnsAnswersRrname "dns.answers.rrname" Both Complete, DnsAuthoritiesRrname "dns.authorities.rrname" Both Complete,
     DnsAdditionalsRrname "dns.additionals.rrname" Both Complete, DnsResponseRrname "dns.response.rrname" ToClient Complete,
+    TlsSni "tls.sni" ToServer Headers, TlsAlpn "tls.alpn" Both Headers, TlsRandom "tls.random" Both Headers,
+    TlsRandomTime "tls.random_time" Both Headers, TlsRandomBytes "tls.random_bytes" Both Headers,
+    Ja3Hash "ja3.hash" ToServer Headers, Ja3String "ja3.string" ToServer Headers, Ja3sHash "ja3s.hash" ToClient Headers,
+    Ja3sString "ja3s.string" ToClient Headers, Ja4Hash "ja4.hash" ToServer Headers,
+    TlsCerts "tls.certs" Both Complete, TlsCertSubject "tls.cert_subject" Both Complete, TlsCertIssuer "tls.cert_issuer" Both Complete,
+    TlsCertSerial "tls.cert_serial" Both Complete, TlsCertFingerprint "tls.cert_fingerprint" Both Complete,
+    TlsSubjectaltname "tls.subjectaltname" Both Complete,
 }
 
 named! {
@@ -130,6 +138,13 @@ named! {
         HttpPort "http.port",
         FileSize "filesize",
         DnsOpcode "dns.opcode", DnsRcode "dns.rcode", DnsRrtype "dns.rrtype",
+        /// As in a hello, 0x0303 for 1.2: asked for first (to the server), chosen (to the client).
+        TlsVersion "tls.version",
+        TlsCertChainLen "tls.cert_chain_len",
+        /// Level times 256, and description.
+        TlsAlert "tls.alert",
+        /// Seconds since 1970 in two's complement.
+        TlsNotBefore "tls.cert_notbefore", TlsNotAfter "tls.cert_notafter",
     }
 }
 

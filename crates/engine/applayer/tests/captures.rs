@@ -1,0 +1,251 @@
+//! Published captures against what their cases say of them: each value that a case expects of a `tls`, `http`, `dns` or `ssh` record
+//! has to be among the transactions of the capture.
+//!
+//! The reader of captures here is deliberately simple: classic files, Ethernet, cooked and raw IP, TCP bytes by sequence number
+//! as far as they come without a hole.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bulkhead_applayer::{Buffer, Config, Context, Dir, Session, Sink, Transaction, Transport};
+
+/// Values of one capture, by buffer.
+#[derive(Default)]
+struct Seen(Vec<(Buffer, Vec<u8>)>);
+
+impl Sink for Seen {
+    fn update(&mut self, _: &mut Transaction, _: Dir) {}
+
+    fn complete(&mut self, tx: &mut Transaction) {
+        self.0.extend(tx.values().iter().filter(|value| !value.is_stream()).map(|value| (value.buffer, tx.bytes(value).to_vec())));
+    }
+}
+
+/// What a record calls a buffer.
+const KEYS: &[(&str, Buffer)] = &[
+    ("tls.sni", Buffer::TlsSni),
+    ("tls.subject", Buffer::TlsCertSubject),
+    ("tls.issuerdn", Buffer::TlsCertIssuer),
+    ("tls.serial", Buffer::TlsCertSerial),
+    ("tls.fingerprint", Buffer::TlsCertFingerprint),
+    ("tls.ja3.hash", Buffer::Ja3Hash),
+    ("tls.ja3.string", Buffer::Ja3String),
+    ("tls.ja3s.hash", Buffer::Ja3sHash),
+    ("tls.ja3s.string", Buffer::Ja3sString),
+    ("tls.ja4", Buffer::Ja4Hash),
+    ("http.hostname", Buffer::HttpHost),
+    ("http.url", Buffer::HttpUriRaw),
+    ("http.http_method", Buffer::HttpMethod),
+    ("http.http_user_agent", Buffer::HttpUserAgent),
+    ("http.http_refer", Buffer::HttpReferer),
+    ("http.protocol", Buffer::HttpProtocol),
+    ("http.status", Buffer::HttpStatCode),
+    ("dns.queries[0].rrname", Buffer::DnsQueriesRrname),
+    ("dns.query[0].rrname", Buffer::DnsQueriesRrname),
+    ("dns.rrname", Buffer::DnsQueriesRrname),
+    ("dns.answers[0].rrname", Buffer::DnsAnswersRrname),
+];
+
+/// One flow as it was seen: by sequence number for TCP, in order else.
+#[derive(Default)]
+struct Talk {
+    tcp: bool,
+    /// Next sequence numbers, and what came early.
+    next: [Option<u32>; 2],
+    early: [BTreeMap<u32, Vec<u8>>; 2],
+    session: Option<Session>,
+}
+
+fn read(path: &Path) -> Option<Seen> {
+    let file = std::fs::read(path).ok()?;
+    let u32_at = |at: usize| -> Option<[u8; 4]> { file.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()) };
+    let little = match u32_at(0)? {
+        [0xd4, 0xc3, 0xb2, 0xa1] | [0x4d, 0x3c, 0xb2, 0xa1] => true,
+        [0xa1, 0xb2, 0xc3, 0xd4] | [0xa1, 0xb2, 0x3c, 0x4d] => false,
+        _ => return None,
+    };
+    let number = |bytes: [u8; 4]| if little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) };
+    let link = number(u32_at(20)?);
+    let (mut at, mut seen, mut context) = (24, Seen::default(), Context::new(Config::default()));
+    let mut talks: BTreeMap<Vec<u8>, (Vec<u8>, Talk)> = BTreeMap::new();
+    while let Some(len) = u32_at(at + 8) {
+        let len = number(len) as usize;
+        let Some(frame) = file.get(at + 16..at + 16 + len) else { break };
+        at += 16 + len;
+        packet(frame, link, &mut talks, &mut context, &mut seen);
+    }
+    for (_, talk) in talks.values_mut() {
+        if let Some(session) = &mut talk.session {
+            session.close(&mut context, &mut seen);
+        }
+    }
+    Some(seen)
+}
+
+fn packet(frame: &[u8], link: u32, talks: &mut BTreeMap<Vec<u8>, (Vec<u8>, Talk)>, context: &mut Context, seen: &mut Seen) -> Option<()> {
+    let mut rest = match link {
+        1 => {
+            let mut at = 12;
+            while matches!(frame.get(at..at + 2)?, [0x81, 0] | [0x88, 0xa8]) {
+                at += 4;
+            }
+            frame.get(at + 2..)?
+        }
+        113 => frame.get(16..)?,
+        0 => frame.get(4..)?,
+        _ => frame,
+    };
+    let (kind, from, to, payload) = match rest.first()? >> 4 {
+        4 => {
+            let len = usize::from(u16::from_be_bytes([*rest.get(2)?, *rest.get(3)?]));
+            rest = rest.get(..len).unwrap_or(rest);
+            (*rest.get(9)?, rest.get(12..16)?, rest.get(16..20)?, rest.get(usize::from(rest[0] & 15) * 4..)?)
+        }
+        6 => {
+            let len = usize::from(u16::from_be_bytes([*rest.get(4)?, *rest.get(5)?]));
+            rest = rest.get(..40 + len).unwrap_or(rest);
+            (*rest.get(6)?, rest.get(8..24)?, rest.get(24..40)?, rest.get(40..)?)
+        }
+        _ => return None,
+    };
+    let (from, to) = ([from, payload.get(..2)?].concat(), [to, payload.get(2..4)?].concat());
+    let mut key = [from.as_slice().min(&to), from.as_slice().max(&to)].concat();
+    key.push(kind);
+    let (client, talk) = talks.entry(key).or_insert_with(|| (from.clone(), Talk::default()));
+    match kind {
+        17 => {
+            let dir = if *client == from { Dir::ToServer } else { Dir::ToClient };
+            let session = talk.session.get_or_insert_with(|| Session::new(Transport::Udp));
+            session.data(dir, payload.get(8..)?, context, seen);
+        }
+        6 => {
+            let sequence = u32::from_be_bytes(payload.get(4..8)?.try_into().ok()?);
+            let flags = *payload.get(13)?;
+            let bytes = payload.get(usize::from(payload[12] >> 4) * 4..)?;
+            if !talk.tcp {
+                talk.tcp = true;
+                // An answer to a connection whose beginning is not there.
+                if flags & 0x12 == 0x12 {
+                    client.clone_from(&to);
+                }
+            }
+            let dir = if *client == from { Dir::ToServer } else { Dir::ToClient };
+            let session = talk.session.get_or_insert_with(|| Session::new(Transport::Tcp));
+            let side = dir as usize;
+            if flags & 2 != 0 {
+                talk.next[side] = Some(sequence.wrapping_add(1));
+            }
+            let next = talk.next[side].get_or_insert(sequence);
+            if !bytes.is_empty() {
+                let first = sequence.wrapping_add(u32::from(flags >> 1 & 1));
+                talk.early[side].entry(first).or_insert_with(|| bytes.to_vec());
+            }
+            // What begins at or before the next byte and goes beyond it.
+            while let Some((&first, _)) = talk.early[side].iter().find(|(first, _)| next.wrapping_sub(**first) < 1 << 30) {
+                let bytes = talk.early[side].remove(&first)?;
+                if let Some(fresh) = bytes.get(next.wrapping_sub(first) as usize..).filter(|fresh| !fresh.is_empty()) {
+                    *next = next.wrapping_add(fresh.len() as u32);
+                    session.data(dir, fresh, context, seen);
+                }
+            }
+        }
+        _ => {}
+    }
+    Some(())
+}
+
+/// What one filter of a case wants: values that are in some record of its capture.
+fn wanted(case: &str) -> Vec<(Buffer, String)> {
+    let mut all = Vec::new();
+    for filter in case.split("filter:").skip(1) {
+        let kind = ["tls", "http", "dns"].iter().find(|kind| filter.lines().any(|line| line.trim() == format!("event_type: {kind}")));
+        if kind.is_none()
+            || filter.lines().any(|line| line.trim() == "count: 0" || line.contains("max-version") || line.contains("lt-version"))
+        {
+            continue;
+        }
+        let mut lines = filter.lines().peekable();
+        while let Some(line) = lines.next() {
+            // A value may go on in the next line.
+            if lines.peek().is_some_and(|next| !next.trim().is_empty() && !next.contains(": ") && !next.trim_end().ends_with(':')) {
+                continue;
+            }
+            let Some((key, value)) = line.trim().split_once(": ") else { continue };
+            let value = value.trim().trim_matches(|quote| quote == '"' || quote == '\'');
+            if let Some((_, buffer)) = KEYS.iter().find(|(of, _)| *of == key) {
+                // Escapes, folded lines and patterns are not read here.
+                if !value.is_empty() && !value.contains('\\') && !value.starts_with('|') && !value.starts_with('>') && !value.ends_with(',')
+                {
+                    all.push((*buffer, value.to_owned()));
+                }
+            }
+        }
+    }
+    all
+}
+
+fn cases(folder: &Path, depth: u32, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let mut entries: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() && depth < 4 {
+            cases(&path, depth + 1, found);
+        } else if path.file_name().is_some_and(|name| name == "test.yaml") {
+            found.push(path);
+        }
+    }
+}
+
+/// The capture of a case: named, or the only one in its folder.
+fn capture(case: &Path, text: &str) -> Option<PathBuf> {
+    let folder = case.parent()?;
+    if let Some(named) = text.lines().find_map(|line| line.strip_prefix("pcap:")) {
+        return Some(folder.join(named.trim()));
+    }
+    let mut files = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    files.find(|path| path.extension().is_some_and(|extension| extension == "pcap" || extension == "pcapng"))
+}
+
+/// Cases whose values may be missing, and why.
+const KNOWN: &[(&str, &str)] = &[
+    ("decode-chdlc-02", "link type that the reader here does not know"),
+    ("decode-teredo-01", "tunnel that the reader here does not know"),
+    ("dns-over-http2", "HTTP/2"),
+    ("http2-files", "HTTP/2"),
+    ("http2-files-6", "HTTP/2"),
+    ("http2-upgrade", "HTTP/2"),
+    ("ldap-starttls", "LDAP"),
+    ("pgsql/pgsql-upgrade-tls", "PostgreSQL"),
+];
+
+#[test]
+fn captures_have_the_values_that_their_cases_name() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(3).expect("the root of the repository");
+    let tests = root.join("../shared/data/suricata-verify/tests");
+    let mut all = Vec::new();
+    cases(&tests, 0, &mut all);
+    if all.is_empty() {
+        println!("NOT RUN: captures_have_the_values_that_their_cases_name (no captures beside the repository)");
+        return;
+    }
+    let (mut checked, mut missing) = (0, Vec::new());
+    for case in all {
+        let Ok(text) = std::fs::read_to_string(&case) else { continue };
+        let wanted = wanted(&text);
+        if wanted.is_empty() {
+            continue;
+        }
+        let Some(seen) = capture(&case, &text).and_then(|path| read(&path)) else { continue };
+        let name = case.parent().and_then(|folder| folder.strip_prefix(&tests).ok()).unwrap_or(&case).display().to_string();
+        for (buffer, value) in wanted {
+            checked += 1;
+            let found = seen.0.iter().any(|(of, bytes)| *of == buffer && bytes == value.as_bytes());
+            if !found && !KNOWN.iter().any(|(known, _)| name == *known) {
+                missing.push(format!("{name}: {} {value}", buffer.name()));
+            }
+        }
+    }
+    println!("{checked} values checked");
+    assert!(checked > 300 && missing.is_empty(), "{checked} checked, {} missing:\n{}", missing.len(), missing.join("\n"));
+}

@@ -1,0 +1,88 @@
+//! Plays a script of bytes through a session, and writes down what was told.
+
+use bulkhead_applayer::{Config, Context, Dir, Finished, Protocol, Session, Sink, Transaction, Transport};
+
+#[derive(Default)]
+pub struct Told {
+    /// `ID NAME VALUE`, `ID NAME=NUMBER`, `ID !EVENT` of transactions in the order in which they ended.
+    pub lines: Vec<String>,
+    /// Of what streams: all bytes that were new, by transaction, buffer and place.
+    streams: Vec<(u64, &'static str, u64, Vec<u8>)>,
+    pub protocols: Vec<Protocol>,
+    pub finished: Option<Finished>,
+}
+
+impl Sink for Told {
+    fn recognised(&mut self, protocol: Protocol) {
+        self.protocols.push(protocol);
+    }
+
+    fn update(&mut self, tx: &mut Transaction, _: Dir) {
+        for value in tx.news().filter(|value| value.is_stream()) {
+            let window = tx.window(value);
+            // A stream is known by where its window began to be told of.
+            let (from, name) = (window.base + window.fresh as u64, value.buffer.name());
+            let fresh = &window.bytes[window.fresh..];
+            let known = self.streams.iter_mut().find(|(id, of, end, _)| (*id, *of, *end) == (tx.id, name, from));
+            match known {
+                Some((_, _, end, bytes)) => {
+                    *end += fresh.len() as u64;
+                    bytes.extend_from_slice(fresh);
+                }
+                None => self.streams.push((tx.id, name, from + fresh.len() as u64, fresh.to_vec())),
+            }
+        }
+    }
+
+    fn complete(&mut self, tx: &mut Transaction) {
+        for value in tx.values().iter().filter(|value| !value.is_stream()) {
+            self.lines.push(format!("{} {} {}", tx.id, value.buffer.name(), text(tx.bytes(value))));
+        }
+        let streams = self.streams.iter().filter(|(id, ..)| *id == tx.id);
+        self.lines.extend(streams.map(|(id, name, _, bytes)| format!("{id} {name} {}", text(bytes))));
+        self.lines.extend(tx.integers().iter().map(|(field, _, value)| format!("{} {}={value}", tx.id, field.name())));
+        self.lines.extend(tx.events().map(|(event, _)| format!("{} !{event}", tx.id)));
+    }
+
+    fn event(&mut self, event: &'static str, _: Dir) {
+        self.lines.push(format!("- !{event}"));
+    }
+
+    fn finished(&mut self, why: Finished) {
+        self.finished = Some(why);
+    }
+}
+
+impl Told {
+    #[track_caller]
+    pub fn expect(&self, wanted: &[&str]) {
+        for line in wanted {
+            assert!(self.lines.iter().any(|told| told == line), "{line:?} is not in {:#?}", self.lines);
+        }
+    }
+
+    #[allow(dead_code)] // Not every test file asks.
+    pub fn events(&self) -> Vec<&str> {
+        self.lines.iter().filter_map(|line| line.split_once(" !")).filter(|(id, _)| !id.contains(' ')).map(|(_, event)| event).collect()
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string()
+}
+
+/// `cuts`: lengths of the pieces, in turn; none: whole.
+pub fn play(transport: Transport, script: &[(Dir, Vec<u8>)], cuts: &[usize]) -> Told {
+    let (mut context, mut told, mut session) = (Context::new(Config::default()), Told::default(), Session::new(transport));
+    let mut cuts = cuts.iter().cycle();
+    for (dir, bytes) in script {
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(cuts.next().copied().unwrap_or(usize::MAX).clamp(1, rest.len()));
+            session.data(*dir, now, &mut context, &mut told);
+            rest = later;
+        }
+    }
+    session.close(&mut context, &mut told);
+    told
+}
