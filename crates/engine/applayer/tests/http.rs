@@ -142,6 +142,40 @@ fn bodies_are_decoded_and_files_named() {
     }
 }
 
+/// Answers that browsers read although they are odd, all with the body `the body`.
+const ODD: &[&[u8]] = &[
+    b"HTTP/1.1 200 ok\r\nTransfer-Encoding: chunked\r\nContent-Length: 8\r\n\r\nthe body",
+    b"HTTP/1.1 200 ok\r\nTransfer-Encoding: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: y\r\n\r\n3\r\nthe\r\n5\r\n body\r\n0\r\n\r\n",
+    b"HTTP/1.1 200 ok\r\nTransfer\0-Encoding:chu\0nked\r\n\r\n3\r\nthe\r\n5\r\n body\r\n0\r\n\r\n",
+    b"HTTP/1.1 200 ok\r\nTransfer-Encoding\r\n :\r\n chunked\r\n\r\n3\r\nthe\r\n5\r\n body\r\n0\r\n\r\n",
+    b"HTTP/1.1 200 ok\rTransfer-Encoding: chunked\r\n\r\n8\r\nthe body\r\n0\r\n\r\n",
+    b"HTTP/1.1 200 ok\r\n\r\r\nTransfer-Encoding: chunked\r\n\r\n8\r\nthe body\r\n0\r\n\r\n",
+    b"HTTP/1.1 200 ok\r\nContent-Length: 8\n\r\r\nthe body",
+    b"HTTP/1.1 200 ok\r\nContent-Length: 8\n \nthe body",
+    b"\0HTTP/1.1 200 ok\r\nContent-Length: 8\r\n\r\nthe body",
+    b"junk\r\nHTTP/1.1 200 ok\r\nContent-Length: 8\r\n\r\nthe body",
+    b"the body",
+    b"HTTP/1.1 200 ok\r\nTransfer-Encoding: chunked\r\n\r\n 08 ;x=y\r\nthe body\r\n0\r\n\r\n",
+];
+
+#[test]
+fn odd_answers_are_read_as_browsers_do() {
+    for answer in ODD {
+        let script: &[(Dir, &[u8])] = &[(Dir::ToServer, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"), (Dir::ToClient, answer)];
+        for cuts in [&[usize::MAX][..], &[1], &[5, 2]] {
+            let told = read(script, cuts);
+            let wanted = r#"0 ToClient body "the body""#;
+            assert!(told.lines.iter().any(|line| line == wanted), "{} {:#?}", answer.escape_ascii(), told.lines);
+        }
+    }
+    // A gzip body under odd labels.
+    for label in ["Content-Encoding:: gzip", "Content-Encoding\u{b}: gzip", "Content-Encoding: x gzip;", "Content-Encoding:\n\0gz\0ip"] {
+        let answer = [format!("HTTP/1.1 200 ok\r\n{label}\r\n\r\n").as_bytes(), &gzip(b"the body")].concat();
+        let told = read(&[(Dir::ToServer, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"), (Dir::ToClient, &answer)], &[3]);
+        assert!(told.lines.iter().any(|line| line == r#"0 ToClient body "the body""#), "{label:?} {:#?}", told.lines);
+    }
+}
+
 #[test]
 fn a_bomb_ends_the_session() {
     let inner = gzip(&vec![b'a'; 40 << 20]);

@@ -8,6 +8,8 @@
 use miniz_oxide::inflate::stream::{InflateState, inflate};
 use miniz_oxide::{DataFormat, MZError, MZFlush, MZStatus};
 
+use super::fields::is_token;
+
 /// Bytes that are handed on at once.
 const PIECE_BYTES: usize = 8 * 1024;
 /// First bytes of a body that are kept until something came out of them, so that another reading can be tried.
@@ -27,27 +29,26 @@ pub(super) enum Coding {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Codings {
     pub list: Vec<Coding>,
-    /// One is not known here: nothing before it in the list can be undone.
+    /// One is not known here.
     pub unknown: bool,
     /// More than may be undone.
     pub too_many: bool,
 }
 
 impl Codings {
-    /// Adds the tokens of a `Content-Encoding` or `Transfer-Encoding`; `chunked` is not a coding here.
+    /// Adds what a `Content-Encoding` or `Transfer-Encoding` names, whatever stands between the names; `chunked` is not a coding here.
+    /// Too much is no harm, as a body that is not coded is shown as it came.
     pub fn add(&mut self, field: &[u8], layers_max: usize) {
-        for token in field.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-            let is = |name: &[u8]| token.eq_ignore_ascii_case(name);
-            let coding = if is(b"gzip") || is(b"x-gzip") {
-                Coding::Gzip
-            } else if is(b"deflate") || is(b"x-deflate") {
-                Coding::Deflate
-            } else {
-                if !(token.is_empty() || is(b"identity") || is(b"chunked") || is(b"inflate") || is(b"none")) {
+        let field: Vec<u8> = field.iter().filter(|byte| **byte != 0).map(u8::to_ascii_lowercase).collect();
+        for token in field.split(|byte| !is_token(*byte)) {
+            let coding = match token {
+                b"gzip" | b"x-gzip" => Coding::Gzip,
+                b"deflate" | b"x-deflate" => Coding::Deflate,
+                b"" | b"identity" | b"chunked" | b"inflate" | b"none" => continue,
+                _ => {
                     self.unknown = true;
-                    self.list.clear();
+                    continue;
                 }
-                continue;
             };
             self.list.push(coding);
             if self.list.len() > layers_max {
@@ -435,6 +436,8 @@ mod tests {
             (b"gzip", [gzip(text), text.to_vec()].concat(), &twice, false),
             (b"identity", text.to_vec(), text, false),
             (b"br", text.to_vec(), text, false),
+            (b": gz\0ip;", gzip(text), text, false),
+            (b"x deflate", compress_to_vec(text, 6), text, false),
         ] {
             assert_eq!(decode(field, &body, &[]), (wanted.to_vec(), broken, None), "{}", String::from_utf8_lossy(field));
         }

@@ -22,6 +22,8 @@ pub(super) struct Header {
     hash: u32,
     /// The next of the same name.
     next: u32,
+    /// Its line had no colon.
+    colonless: bool,
     /// In the chain of an earlier one.
     repeated: bool,
     repetitions: u16,
@@ -56,7 +58,7 @@ impl Scratch {
             odd.too_long |= line.len() > field_max;
             let folded = matches!(line[0], b' ' | b'\t' | 0) && !self.fields.is_empty();
             if folded && !(side == Side::Response && begins_like_a_field(line)) {
-                self.unfold(line);
+                self.unfold(line, &mut odd);
                 odd.folding = true;
                 continue;
             }
@@ -83,14 +85,23 @@ impl Scratch {
         let value = value.trim_ascii();
         let name = self.append(name);
         let value = self.append(value);
+        let colonless = memchr(b':', line).is_none();
         let hash = self.slice(name).iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte | 0x20)).wrapping_mul(0x0100_0193));
-        self.fields.push(Header { name, value, hash, next: NONE, repeated: false, repetitions: 0 });
+        self.fields.push(Header { name, value, hash, next: NONE, colonless, repeated: false, repetitions: 0 });
     }
 
     /// The first byte of a fold is kept, as the reference engine does; an empty line adds nothing.
-    fn unfold(&mut self, line: &[u8]) {
+    fn unfold(&mut self, line: &[u8], odd: &mut Oddities) {
         let text = line.trim_ascii();
         if text.is_empty() {
+            return;
+        }
+        // `Name`, and the colon in the next line: the fold is within the field's name.
+        if memchr(b':', text).is_some()
+            && let Some(last) = self.fields.pop_if(|last| last.colonless)
+        {
+            let whole = [self.slice(last.value), text].concat();
+            self.field(&whole, odd);
             return;
         }
         // The last field's value ends where the text ends.
@@ -168,6 +179,16 @@ impl Scratch {
     /// By lower-case name.
     pub(super) fn find(&self, name: &[u8]) -> Option<&Header> {
         self.distinct().find(|field| self.name(field).eq_ignore_ascii_case(name))
+    }
+
+    /// All values of a field whose name is meant to be this one, whatever stands between its letters: receivers differ in what they
+    /// forgive, and what decides how a body is read has to be found.
+    pub(super) fn meant<'a>(&'a self, wanted: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let means = move |field: &&Header| {
+            let letters = self.slice(field.name).iter().filter(|byte| is_token(**byte)).map(u8::to_ascii_lowercase);
+            letters.eq(wanted.iter().copied())
+        };
+        self.fields.iter().filter(means).map(|field| self.slice(field.value))
     }
 
     /// First part of a field's value.

@@ -110,6 +110,9 @@ impl Http {
             if !version.starts_with(b"HTTP/") {
                 tx.event("http.response_invalid_protocol", dir);
             }
+            if line.is_empty() {
+                return None;
+            }
             tx.value(Buffer::HttpResponseLine, dir, line);
             tx.value(Buffer::HttpProtocol, dir, version);
             tx.value(Buffer::HttpStatCode, dir, code);
@@ -120,6 +123,19 @@ impl Http {
             }
             tx.advance(dir, Stage::Line);
         }
+        None
+    }
+
+    /// An answer without a status line: all of it is the body, as HTTP/0.9 has it.
+    pub(super) fn no_status(&mut self, io: &mut Io<'_>) -> Option<Next> {
+        let dir = io.dir;
+        if let Some(next) = self.status_line(b"", io) {
+            return Some(next);
+        }
+        let half = &mut self.halves[dir as usize];
+        half.state = State::UntilClose;
+        let tx = half.tx.and_then(|id| io.tx(id))?;
+        tx.advance(dir, Stage::Headers);
         None
     }
 
@@ -191,7 +207,7 @@ impl Http {
             }
             tx.advance(dir, Stage::Headers);
             let coding = scratch.first_value(b"transfer-encoding");
-            let chunked = coding.is_some_and(|coding| contains_nocase(coding, b"chunked"));
+            let chunked = scratch.meant(b"transfer-encoding").any(names_chunked);
             let length = scratch.first_value(b"content-length");
             let status = tx.integer(Field::HttpStatus, dir);
             match side {
@@ -280,9 +296,7 @@ impl Http {
         }
         let mut codings = Codings::default();
         for name in [&b"content-encoding"[..], b"transfer-encoding"] {
-            if let Some(field) = scratch.find(name) {
-                scratch.values(field).for_each(|value| codings.add(value, layers_max));
-            }
+            scratch.meant(name).for_each(|value| codings.add(value, layers_max));
         }
         half.body = Body::default();
         if !codings.list.is_empty() {
@@ -391,6 +405,8 @@ fn number(text: &[u8]) -> Option<u64> {
     })
 }
 
-fn contains_nocase(text: &[u8], wanted: &[u8]) -> bool {
-    text.windows(wanted.len()).any(|window| window.eq_ignore_ascii_case(wanted))
+/// Whether a `Transfer-Encoding` has the word in it; zeros are passed over.
+fn names_chunked(coding: &[u8]) -> bool {
+    let coding: Vec<u8> = coding.iter().filter(|byte| **byte != 0).map(u8::to_ascii_lowercase).collect();
+    memchr::memmem::find(&coding, b"chunked").is_some()
 }

@@ -29,6 +29,10 @@ use multipart::{Multipart, Part};
 
 /// Bytes of a chunk-size line, extensions included.
 const CHUNK_LINE_MAX: usize = 8 * 1024;
+/// Digits of a chunk's size, leading zeros included.
+const CHUNK_DIGITS_MAX: usize = 64;
+/// A line before a status line that is passed over.
+const JUNK_LINE_MAX: usize = 64;
 /// Longest method of a request that is not known by name.
 const METHOD_MAX: usize = 24;
 
@@ -185,15 +189,31 @@ impl Http {
         let half = &mut self.halves[io.dir as usize];
         match half.state {
             State::Line => {
-                let Some(end) = find_line(bytes, &mut half.scanned) else { return self.over(bytes.len(), io) };
+                if half.side == Side::Response {
+                    let blanks = bytes.iter().take_while(|byte| is_blank(**byte)).count();
+                    if blanks > 0 {
+                        return Did::Took(blanks);
+                    }
+                    match begins_a_status(bytes) {
+                        Begins::Status => {}
+                        Begins::After(junk) => return Did::Took(junk),
+                        Begins::Body => return self.no_status(io).map_or(Did::Took(0), |next| Did::Stop(0, next)),
+                        Begins::Unknown => return Did::NeedMore,
+                    }
+                }
+                let found = match half.side {
+                    Side::Request => find_line(bytes, &mut half.scanned).map(|end| (end, end + 1)),
+                    Side::Response => find_status_line(bytes, &mut half.scanned),
+                };
+                let Some((end, next)) = found else { return self.over(bytes.len(), io) };
                 let line = bytes[..end].trim_ascii_end();
                 if line.is_empty() {
-                    return Did::Took(end + 1);
+                    return Did::Took(next);
                 }
-                self.first_line(line, io).map_or(Did::Took(end + 1), |next| Did::Stop(0, next))
+                self.first_line(line, io).map_or(Did::Took(next), |next| Did::Stop(0, next))
             }
             State::Headers | State::Trailers => {
-                let Some(end) = find_block(bytes, &mut half.scanned) else { return self.over(bytes.len(), io) };
+                let Some(end) = find_block(bytes, half.side, &mut half.scanned) else { return self.over(bytes.len(), io) };
                 if half.state == State::Trailers {
                     self.trailers(&bytes[..end], io);
                     return Did::Took(end);
@@ -201,8 +221,14 @@ impl Http {
                 self.headers(&bytes[..end], io).map_or(Did::Took(end), |next| Did::Stop(end, next))
             }
             State::ChunkSize => {
+                let digits = bytes.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(0);
+                let digits = bytes[digits..].iter().take(CHUNK_DIGITS_MAX + 1).take_while(|byte| byte.is_ascii_hexdigit()).count();
+                let none = digits == 0 && bytes.iter().any(|byte| !byte.is_ascii_whitespace());
+                if none || digits > CHUNK_DIGITS_MAX {
+                    return self.bad_chunk(io);
+                }
                 let Some(end) = find_line(bytes, &mut half.scanned) else {
-                    return if bytes.len() > CHUNK_LINE_MAX { self.bad_chunk(bytes.len(), io) } else { Did::NeedMore };
+                    return if bytes.len() > CHUNK_LINE_MAX { self.bad_chunk(io) } else { Did::NeedMore };
                 };
                 self.chunk_size(&bytes[..end], end + 1, io)
             }
@@ -251,13 +277,13 @@ impl Http {
         let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
         let rest = line[digits..].trim_ascii();
         if digits == 0 {
-            return self.bad_chunk(taken, io);
+            return self.bad_chunk(io);
         }
         let Some(size) = line[..digits].iter().try_fold(0_u64, |size, digit| {
             let size = size << 4 | u64::from((*digit as char).to_digit(16)?);
             (size <= i32::MAX as u64).then_some(size)
         }) else {
-            return self.bad_chunk(taken, io);
+            return self.bad_chunk(io);
         };
         half.state = if size == 0 { State::Trailers } else { State::Chunk(size) };
         if !rest.is_empty() {
@@ -272,7 +298,7 @@ impl Http {
     }
 
     /// A server refuses such a request; a browser shows what follows.
-    fn bad_chunk(&mut self, taken: usize, io: &mut Io<'_>) -> Did {
+    fn bad_chunk(&mut self, io: &mut Io<'_>) -> Did {
         let half = &mut self.halves[io.dir as usize];
         let tx = half.tx;
         match half.side {
@@ -283,7 +309,6 @@ impl Http {
             Side::Response => {
                 half.state = State::UntilClose;
                 io.event(tx, "http.invalid_response_chunk_len");
-                let _ = taken;
                 Did::Took(0)
             }
         }
@@ -461,6 +486,22 @@ impl Parser for Http {
             let tx = self.halves[io.dir as usize].tx;
             io.event(tx, "http.request_line_incomplete");
         }
+        // What waited for more is all there is: a size without a line's end, a status line that is none.
+        let half = &self.halves[io.dir as usize];
+        match (half.side, half.state) {
+            (Side::Response, State::Line) if !pending.is_empty() && begins_a_status(pending) == Begins::Unknown => {
+                let _ = self.no_status(io);
+                let _ = self.body(pending, io);
+            }
+            // A blank line is there that might have been none.
+            (Side::Response, State::Headers) if pending.ends_with(b"\n\r\r\n") => {
+                let _ = self.headers(pending, io);
+            }
+            (_, State::ChunkSize) => {
+                let _ = self.body(pending, io);
+            }
+            _ => {}
+        }
         if self.halves[io.dir as usize].tx.is_some() {
             self.finish(io);
         }
@@ -478,22 +519,96 @@ fn find_line(bytes: &[u8], scanned: &mut usize) -> Option<usize> {
     found
 }
 
-/// Carriage returns before a line feed that still make an empty line.
-const RETURNS_MAX: usize = 8;
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begins {
+    Status,
+    /// A status line, behind so many bytes of another line.
+    After(usize),
+    /// None; what came is the body.
+    Body,
+    /// Too few bytes to tell.
+    Unknown,
+}
 
-/// Where the block ends: behind an empty line, which may be the first one.
-fn find_block(bytes: &[u8], scanned: &mut usize) -> Option<usize> {
-    let returns = |from: usize| bytes.iter().skip(from).take(RETURNS_MAX).take_while(|byte| **byte == b'\r').count();
-    let first = returns(0);
+/// Whether these bytes, blanks and one short line before them aside, can be a status line.
+fn begins_a_status(bytes: &[u8]) -> Begins {
+    let is_status = |bytes: &[u8]| {
+        let start = bytes.iter().take(BLANKS_MAX).take_while(|byte| is_blank(**byte)).count();
+        let text = &bytes[start..bytes.len().min(start + 4)];
+        match text.eq_ignore_ascii_case(&b"HTTP"[..text.len()]) {
+            false => Begins::Body,
+            true if text.len() == 4 => Begins::Status,
+            true => Begins::Unknown,
+        }
+    };
+    match is_status(bytes) {
+        Begins::Body => match memchr::memchr(b'\n', &bytes[..bytes.len().min(JUNK_LINE_MAX)]) {
+            Some(end) => match is_status(&bytes[end + 1..]) {
+                Begins::Status => Begins::After(end + 1),
+                found => found,
+            },
+            None if bytes.len() < JUNK_LINE_MAX => Begins::Unknown,
+            None => Begins::Body,
+        },
+        found => found,
+    }
+}
+
+const fn is_blank(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || byte == 0
+}
+
+/// Where a status line ends, and where the next one begins: browsers take a lone carriage return for a line's end.
+fn find_status_line(bytes: &[u8], scanned: &mut usize) -> Option<(usize, usize)> {
+    let from = (*scanned).min(bytes.len());
+    let Some(at) = memchr::memchr2(b'\n', b'\r', &bytes[from..]).map(|at| from + at) else {
+        *scanned = bytes.len();
+        return None;
+    };
+    match (bytes[at], bytes.get(at + 1)) {
+        (b'\n', _) => Some((at, at + 1)),
+        (_, Some(b'\n')) => Some((at, at + 2)),
+        (_, Some(_)) => Some((at, at + 1)),
+        (_, None) => {
+            *scanned = at;
+            None
+        }
+    }
+}
+
+/// Blanks in a line that is still empty.
+const BLANKS_MAX: usize = 8;
+
+const NOT_KNOWN: usize = usize::MAX;
+
+/// Where the block ends: behind an empty line, which may be the first one. To browsers a line of blanks between line feeds is
+/// empty too, and one of two carriage returns, unless an empty one follows.
+fn find_block(bytes: &[u8], side: Side, scanned: &mut usize) -> Option<usize> {
+    // Bytes from `from` on that are the rest of an empty line, its line feed aside.
+    let empty = |from: usize, lone: bool| {
+        let lone = lone && side == Side::Response;
+        match bytes.get(from..) {
+            Some([b'\r', b'\r', b'\n', rest @ ..]) if lone => match rest {
+                [b'\r', b'\n', ..] => 1,
+                [] | [b'\r'] => NOT_KNOWN,
+                _ => 2,
+            },
+            Some([b'\r', b'\r'] | [b'\r']) if lone => NOT_KNOWN,
+            Some([b'\r', ..]) => 1,
+            _ => bytes.iter().skip(from).take(BLANKS_MAX).take_while(|byte| lone && matches!(byte, b' ' | b'\t')).count(),
+        }
+    };
+    let first = usize::from(bytes.first() == Some(&b'\r'));
     if bytes.get(first) == Some(&b'\n') {
         return Some(first + 1);
     }
-    // A line feed at `scanned` or later, behind it nothing but carriage returns to the next one.
+    // A line feed at `scanned` or later, behind it an empty line.
     let mut from = *scanned;
     while let Some(at) = memchr::memchr(b'\n', bytes.get(from..)?).map(|at| from + at) {
-        let returns = returns(at + 1);
-        match bytes.get(at + 1 + returns) {
-            Some(b'\n') => return Some(at + returns + 2),
+        let lone = at == 0 || bytes[at - 1] != b'\r';
+        let empty = empty(at + 1, lone);
+        match bytes.get((at + 1).saturating_add(empty)) {
+            Some(b'\n') => return Some(at + empty + 2),
             Some(_) => from = at + 1,
             None => {
                 *scanned = at;
