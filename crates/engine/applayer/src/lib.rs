@@ -37,6 +37,7 @@ mod names;
 mod protocol;
 mod session;
 mod sink;
+mod ssh;
 mod tls;
 mod transaction;
 

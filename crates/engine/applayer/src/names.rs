@@ -70,6 +70,7 @@ named! {
         Http "http",
         Dns "dns",
         Tls "tls",
+        Ssh "ssh",
     }
 }
 
@@ -129,6 +130,9 @@ buffers! {
     TlsCerts "tls.certs" Both Complete, TlsCertSubject "tls.cert_subject" Both Complete, TlsCertIssuer "tls.cert_issuer" Both Complete,
     TlsCertSerial "tls.cert_serial" Both Complete, TlsCertFingerprint "tls.cert_fingerprint" Both Complete,
     TlsSubjectaltname "tls.subjectaltname" Both Complete,
+    SshProto "ssh.proto" Both Line, SshSoftware "ssh.software" Both Line, SshHassh "ssh.hassh" ToServer Headers,
+    SshHasshString "ssh.hassh.string" ToServer Headers, SshHasshServer "ssh.hassh.server" ToClient Headers,
+    SshHasshServerString "ssh.hassh.server.string" ToClient Headers,
 }
 
 named! {

@@ -48,6 +48,13 @@ const KEYS: &[(&str, Buffer)] = &[
     ("tls.ja3s.hash", Buffer::Ja3sHash),
     ("tls.ja3s.string", Buffer::Ja3sString),
     ("tls.ja4", Buffer::Ja4Hash),
+    ("ssh.client.software_version", Buffer::SshSoftware),
+    ("ssh.server.software_version", Buffer::SshSoftware),
+    ("ssh.client.proto_version", Buffer::SshProto),
+    ("ssh.client.hassh.hash", Buffer::SshHassh),
+    ("ssh.client.hassh.string", Buffer::SshHasshString),
+    ("ssh.server.hassh.hash", Buffer::SshHasshServer),
+    ("ssh.server.hassh.string", Buffer::SshHasshServerString),
     ("http.hostname", Buffer::HttpHost),
     ("http.url", Buffer::HttpUriRaw),
     ("http.http_method", Buffer::HttpMethod),
@@ -181,7 +188,8 @@ fn packet(
 fn wanted(case: &str) -> Vec<(Buffer, String)> {
     let mut all = Vec::new();
     for filter in case.split("filter:").skip(1) {
-        let kind = ["tls", "http", "dns"].iter().find(|kind| filter.lines().any(|line| line.trim() == format!("event_type: {kind}")));
+        let kind =
+            ["tls", "http", "dns", "ssh"].iter().find(|kind| filter.lines().any(|line| line.trim() == format!("event_type: {kind}")));
         if kind.is_none()
             || filter.lines().any(|line| line.trim() == "count: 0" || line.contains("max-version") || line.contains("lt-version"))
         {
