@@ -31,8 +31,10 @@
 mod context;
 mod detect;
 mod dns;
+mod ftp;
 pub mod fuzz;
 mod http;
+mod lines;
 mod names;
 mod protocol;
 mod session;

@@ -71,6 +71,9 @@ named! {
         Dns "dns",
         Tls "tls",
         Ssh "ssh",
+        Ftp "ftp",
+        /// A data connection of FTP: only in [`crate::Expectation`].
+        FtpData "ftp-data",
     }
 }
 
@@ -133,6 +136,8 @@ buffers! {
     SshProto "ssh.proto" Both Line, SshSoftware "ssh.software" Both Line, SshHassh "ssh.hassh" ToServer Headers,
     SshHasshString "ssh.hassh.string" ToServer Headers, SshHasshServer "ssh.hassh.server" ToClient Headers,
     SshHasshServerString "ssh.hassh.server.string" ToClient Headers,
+    FtpCommand "ftp.command" ToServer Complete, FtpCommandData "ftp.command_data" ToServer Complete,
+    FtpReply "ftp.reply" ToClient Complete, FtpCompletionCode "ftp.completion_code" ToClient Complete,
 }
 
 named! {
@@ -149,6 +154,7 @@ named! {
         TlsAlert "tls.alert",
         /// Seconds since 1970 in two's complement.
         TlsNotBefore "tls.cert_notbefore", TlsNotAfter "tls.cert_notafter",
+        FtpDynamicPort "ftp.dynamic_port",
     }
 }
 

@@ -55,6 +55,10 @@ const KEYS: &[(&str, Buffer)] = &[
     ("ssh.client.hassh.string", Buffer::SshHasshString),
     ("ssh.server.hassh.hash", Buffer::SshHasshServer),
     ("ssh.server.hassh.string", Buffer::SshHasshServerString),
+    ("ftp.command", Buffer::FtpCommand),
+    ("ftp.command_data", Buffer::FtpCommandData),
+    ("ftp.reply[0]", Buffer::FtpReply),
+    ("ftp.completion_code[0]", Buffer::FtpCompletionCode),
     ("http.hostname", Buffer::HttpHost),
     ("http.url", Buffer::HttpUriRaw),
     ("http.http_method", Buffer::HttpMethod),
@@ -188,8 +192,9 @@ fn packet(
 fn wanted(case: &str) -> Vec<(Buffer, String)> {
     let mut all = Vec::new();
     for filter in case.split("filter:").skip(1) {
-        let kind =
-            ["tls", "http", "dns", "ssh"].iter().find(|kind| filter.lines().any(|line| line.trim() == format!("event_type: {kind}")));
+        let kind = ["tls", "http", "dns", "ssh", "ftp"]
+            .iter()
+            .find(|kind| filter.lines().any(|line| line.trim() == format!("event_type: {kind}")));
         if kind.is_none()
             || filter.lines().any(|line| line.trim() == "count: 0" || line.contains("max-version") || line.contains("lt-version"))
         {
