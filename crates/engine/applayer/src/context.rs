@@ -17,7 +17,7 @@ pub struct Config {
     pub wanted: BufferSet,
     /// Transactions of one session that are open at the same time (Suricata's `max-tx`).
     pub transactions_max: usize,
-    /// Bytes of one direction that are looked at to recognise a protocol.
+    /// Bytes of one direction that are looked at to recognise a protocol; four times as many while the other is silent.
     pub probe_bytes_max: usize,
     /// Datagrams of one session that are looked at to recognise a protocol.
     pub probe_datagrams_max: u32,

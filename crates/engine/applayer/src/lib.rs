@@ -39,6 +39,7 @@ mod names;
 mod protocol;
 mod session;
 mod sink;
+mod smtp;
 mod ssh;
 mod tls;
 mod transaction;

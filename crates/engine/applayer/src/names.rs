@@ -71,6 +71,7 @@ named! {
         Dns "dns",
         Tls "tls",
         Ssh "ssh",
+        Smtp "smtp",
         Ftp "ftp",
         /// A data connection of FTP: only in [`crate::Expectation`].
         FtpData "ftp-data",
@@ -136,6 +137,11 @@ buffers! {
     SshProto "ssh.proto" Both Line, SshSoftware "ssh.software" Both Line, SshHassh "ssh.hassh" ToServer Headers,
     SshHasshString "ssh.hassh.string" ToServer Headers, SshHasshServer "ssh.hassh.server" ToClient Headers,
     SshHasshServerString "ssh.hassh.server.string" ToClient Headers,
+    SmtpHelo "smtp.helo" ToServer Complete, SmtpMailFrom "smtp.mail_from" ToServer Complete,
+    SmtpRcptTo "smtp.rcpt_to" ToServer Complete, EmailFrom "email.from" ToServer Complete, EmailTo "email.to" ToServer Complete,
+    EmailCc "email.cc" ToServer Complete, EmailSubject "email.subject" ToServer Complete, EmailDate "email.date" ToServer Complete,
+    EmailMessageId "email.message_id" ToServer Complete, EmailXMailer "email.x_mailer" ToServer Complete,
+    EmailReceived "email.received" ToServer Complete,
     FtpCommand "ftp.command" ToServer Complete, FtpCommandData "ftp.command_data" ToServer Complete,
     FtpReply "ftp.reply" ToClient Complete, FtpCompletionCode "ftp.completion_code" ToClient Complete,
 }

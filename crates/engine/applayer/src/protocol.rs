@@ -6,11 +6,12 @@ use crate::context::{Config, Io};
 use crate::names::{Dir, Protocol};
 use crate::session::Transport;
 use crate::sink::Finished;
-use crate::{dns, ftp, http, ssh, tls};
+use crate::{dns, ftp, http, smtp, ssh, tls};
 
 /// One row a protocol, asked in this order.
 pub(crate) static TABLE: &[Entry] = &[
     Entry { protocol: Protocol::Http, transport: Transport::Tcp, probe: http::probe, parser: |config| Box::new(http::Http::new(config)) },
+    Entry { protocol: Protocol::Smtp, transport: Transport::Tcp, probe: smtp::probe, parser: |_| Box::<smtp::Smtp>::default() },
     Entry { protocol: Protocol::Ftp, transport: Transport::Tcp, probe: ftp::probe, parser: |_| Box::<ftp::Ftp>::default() },
     Entry { protocol: Protocol::Ssh, transport: Transport::Tcp, probe: ssh::probe, parser: |_| Box::<ssh::Ssh>::default() },
     Entry { protocol: Protocol::Tls, transport: Transport::Tcp, probe: tls::probe, parser: |_| Box::<tls::Tls>::default() },

@@ -189,7 +189,9 @@ impl Session {
                 Found::None => none[dir.index()] = true,
             }
         }
-        let over = self.inbox[dir.index()].len() >= cap;
+        // While only one side speaks, the other's first words may still tell.
+        let silent = self.inbox[dir.other().index()].is_empty() && !self.ended[dir.other().index()];
+        let over = self.inbox[dir.index()].len() >= if silent { cap.saturating_mul(4) } else { cap };
         if none.iter().all(|none| *none) || over {
             context.stats.unknown += 1;
             self.finish(Finished::Unknown, sink);

@@ -59,6 +59,15 @@ const KEYS: &[(&str, Buffer)] = &[
     ("ftp.command_data", Buffer::FtpCommandData),
     ("ftp.reply[0]", Buffer::FtpReply),
     ("ftp.completion_code[0]", Buffer::FtpCompletionCode),
+    ("smtp.helo", Buffer::SmtpHelo),
+    ("smtp.mail_from", Buffer::SmtpMailFrom),
+    ("smtp.rcpt_to[0]", Buffer::SmtpRcptTo),
+    ("email.from", Buffer::EmailFrom),
+    ("email.subject", Buffer::EmailSubject),
+    ("email.date", Buffer::EmailDate),
+    ("email.x_mailer", Buffer::EmailXMailer),
+    ("email.received[0]", Buffer::EmailReceived),
+    ("email.attachment[0]", Buffer::FileName),
     ("http.hostname", Buffer::HttpHost),
     ("http.url", Buffer::HttpUriRaw),
     ("http.http_method", Buffer::HttpMethod),
@@ -192,7 +201,7 @@ fn packet(
 fn wanted(case: &str) -> Vec<(Buffer, String)> {
     let mut all = Vec::new();
     for filter in case.split("filter:").skip(1) {
-        let kind = ["tls", "http", "dns", "ssh", "ftp"]
+        let kind = ["tls", "http", "dns", "ssh", "ftp", "smtp"]
             .iter()
             .find(|kind| filter.lines().any(|line| line.trim() == format!("event_type: {kind}")));
         if kind.is_none()
@@ -207,7 +216,9 @@ fn wanted(case: &str) -> Vec<(Buffer, String)> {
                 continue;
             }
             let Some((key, value)) = line.trim().split_once(": ") else { continue };
-            let value = value.trim().trim_matches(|quote| quote == '"' || quote == '\'');
+            let value = value.trim();
+            let inner = |quote: char| value.strip_prefix(quote).and_then(|value| value.strip_suffix(quote));
+            let value = inner('"').or_else(|| inner('\'')).unwrap_or(value);
             if let Some((_, buffer)) = KEYS.iter().find(|(of, _)| *of == key) {
                 // Escapes, folded lines and patterns are not read here.
                 if !value.is_empty() && !value.contains('\\') && !value.starts_with('|') && !value.starts_with('>') && !value.ends_with(',')

@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 
 pub(crate) use encoding::Pool as Inflaters;
 pub(crate) use fields::Scratch;
+pub(crate) use multipart::parameter;
 
 use crate::context::{Config, Io};
 use crate::names::{Buffer, Dir, Field, Stage};

@@ -166,7 +166,7 @@ fn disposition(header: &[u8]) -> Option<&[u8]> {
 }
 
 /// `; name=value` or `; name="value"`; quoted pairs stay as they are, as file names of some clients have backslashes.
-pub(super) fn parameter<'a>(value: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
+pub(crate) fn parameter<'a>(value: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
     let mut rest = &value[memchr::memchr(b';', value)? + 1..];
     loop {
         rest = rest.trim_ascii_start();

@@ -6,8 +6,8 @@ use bulkhead_applayer::{Config, Context, Dir, Finished, Protocol, Session, Sink,
 pub struct Told {
     /// `ID NAME VALUE`, `ID NAME=NUMBER`, `ID !EVENT` of transactions in the order in which they ended.
     pub lines: Vec<String>,
-    /// Of what streams: all bytes that were new, by transaction, buffer and place.
-    streams: Vec<(u64, &'static str, u64, Vec<u8>)>,
+    /// Of what streams: all bytes that were new, by transaction and the value's number in it.
+    streams: Vec<(u64, &'static str, usize, Vec<u8>)>,
     pub protocols: Vec<Protocol>,
     pub finished: Option<Finished>,
 }
@@ -20,16 +20,11 @@ impl Sink for Told {
     fn update(&mut self, tx: &mut Transaction, _: Dir) {
         for value in tx.news().filter(|value| value.is_stream()) {
             let window = tx.window(value);
-            // A stream is known by where its window began to be told of.
-            let (from, name) = (window.base + window.fresh as u64, value.buffer.name());
+            let number = tx.values().iter().position(|other| std::ptr::eq(other, value)).unwrap_or(usize::MAX);
             let fresh = &window.bytes[window.fresh..];
-            let known = self.streams.iter_mut().find(|(id, of, end, _)| (*id, *of, *end) == (tx.id, name, from));
-            match known {
-                Some((_, _, end, bytes)) => {
-                    *end += fresh.len() as u64;
-                    bytes.extend_from_slice(fresh);
-                }
-                None => self.streams.push((tx.id, name, from + fresh.len() as u64, fresh.to_vec())),
+            match self.streams.iter_mut().find(|(id, _, of, _)| (*id, *of) == (tx.id, number)) {
+                Some((.., bytes)) => bytes.extend_from_slice(fresh),
+                None => self.streams.push((tx.id, value.buffer.name(), number, fresh.to_vec())),
             }
         }
     }
