@@ -143,7 +143,7 @@ impl Transaction {
         &self.values
     }
 
-    /// Values that came, and streaming values that grew or ended, since the last report.
+    /// Values that came since the last report, and behind them those of before that stream and grew or ended.
     pub fn news(&self) -> impl Iterator<Item = &Value> {
         let (old, new) = self.values.split_at(self.reported.values.min(self.values.len()));
         let grown = self.any_stream_grew();

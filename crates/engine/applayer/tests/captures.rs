@@ -13,21 +13,21 @@ use bulkhead_applayer::{Buffer, Config, Context, Dir, Session, Sink, Transaction
 #[derive(Default)]
 struct Seen {
     values: Vec<(Buffer, Vec<u8>)>,
-    /// All of `file.data`, and where it ended.
-    files: Vec<u8>,
-    end: u64,
+    /// All of `file.data`, by transaction and the value's number in it.
+    files: BTreeMap<(u64, usize), Vec<u8>>,
+    transactions: u64,
 }
 
 impl Sink for Seen {
     fn update(&mut self, tx: &mut Transaction, _: Dir) {
+        if tx.user == 0 {
+            self.transactions += 1;
+            tx.user = self.transactions;
+        }
         for value in tx.news().filter(|value| value.buffer == Buffer::FileData) {
             let window = tx.window(value);
-            let fresh = window.base + window.fresh as u64;
-            if fresh != self.end {
-                self.files.push(b'\n');
-            }
-            self.end = window.base + window.bytes.len() as u64;
-            self.files.extend_from_slice(&window.bytes[window.fresh..]);
+            let number = tx.values().iter().position(|other| std::ptr::eq(other, value)).unwrap_or(usize::MAX);
+            self.files.entry((tx.user, number)).or_default().extend_from_slice(&window.bytes[window.fresh..]);
         }
     }
 
@@ -322,7 +322,7 @@ fn the_test_virus_is_found_in_every_dress_that_the_reference_engine_sees_through
         for cut in [usize::MAX, 1, 7] {
             let Some(seen) = read(&path, config.clone(), cut) else { continue };
             checked += 1;
-            let found = memchr::memmem::find(&seen.files, b"X5O!P%@AP[4").is_some();
+            let found = seen.files.values().any(|file| memchr::memmem::find(file, b"X5O!P%@AP[4").is_some());
             // LZMA is not there.
             if found != (count > 0) && !case.ends_with("http-evader-116-lzma/test.yaml") {
                 wrong.push(format!("{} by {cut}: {count} {found}", case.display()));
@@ -331,4 +331,44 @@ fn the_test_virus_is_found_in_every_dress_that_the_reference_engine_sees_through
     }
     println!("{checked} cases checked");
     assert!(checked > 900 && wrong.is_empty(), "{checked} checked, {} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Captures under a folder that are small enough to be read byte by byte.
+fn small_captures(folder: &Path, depth: u32, found: &mut Vec<PathBuf>) {
+    const BYTES_MAX: u64 = 300_000;
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.is_dir() && depth < 6 {
+            small_captures(&path, depth + 1, found);
+        } else if entry.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() <= BYTES_MAX) {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn captures_of_all_kinds_say_the_same_byte_by_byte() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(3).expect("the root of the repository");
+    let mut all = Vec::new();
+    small_captures(&root.join("../shared/data/pcaps"), 0, &mut all);
+    small_captures(&root.join("../shared/data/suricata-verify"), 0, &mut all);
+    if all.is_empty() {
+        println!("NOT RUN: captures_of_all_kinds_say_the_same_byte_by_byte (no captures beside the repository)");
+        return;
+    }
+    all.sort();
+    let (mut checked, mut wrong) = (0, Vec::new());
+    for path in &all {
+        let Some(whole) = read(path, Config::default(), usize::MAX) else { continue };
+        checked += 1;
+        let Some(cut) = read(path, Config::default(), 1) else { continue };
+        if whole.values != cut.values || whole.files != cut.files {
+            let other = whole.values.iter().zip(&cut.values).find(|(a, b)| a != b);
+            let other = other.map(|((buffer, a), (_, b))| format!("{} {} | {}", buffer.name(), a.escape_ascii(), b.escape_ascii()));
+            wrong.push(format!("{}: {} {} values, {other:?}", path.display(), whole.values.len(), cut.values.len()));
+        }
+    }
+    println!("{checked} captures compared");
+    assert!(checked > 1000 && wrong.is_empty(), "{checked} compared, {} differ:\n{}", wrong.len(), wrong.join("\n"));
 }
