@@ -16,10 +16,8 @@ const HEADER_BYTES: usize = 12;
 const NAME_BYTES_MAX: usize = 1025;
 const LABELS_MAX: usize = 255;
 const POINTERS_MAX: usize = 255;
-/// Bytes before the end of a first name that a probe waits for.
-const PROBE_NAME_BYTES_MAX: usize = 256;
-/// Questions in a message that a probe believes in.
-const PROBE_QUESTIONS_MAX: u16 = 16;
+/// Of a first name that a probe follows.
+const PROBE_NAME_BYTES_MAX: usize = 2048;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Header {
@@ -75,13 +73,14 @@ fn probe_message(message: &[u8], len: usize) -> Probe {
     let size_min = HEADER_BYTES + 5 * usize::from(questions) + 11 * records;
     let is_question = questions > 0;
     // Only responses (multicast) come without the question.
-    if size_min > len || questions > PROBE_QUESTIONS_MAX || !(is_question || header.is_response() && answers > 0) {
+    if size_min > len || !(is_question || header.is_response() && answers > 0) {
         return Probe::No;
     }
     let mut at = HEADER_BYTES;
     loop {
         match message.get(at) {
-            _ if at > HEADER_BYTES + PROBE_NAME_BYTES_MAX => return Probe::No,
+            // So many labels are no accident.
+            _ if at > HEADER_BYTES + PROBE_NAME_BYTES_MAX => return Probe::Yes,
             None if message.len() < len => return Probe::More,
             None => return Probe::No,
             Some(0) => break at += 1,

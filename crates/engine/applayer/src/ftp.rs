@@ -73,7 +73,10 @@ impl Ftp {
         if word.is_empty() {
             return Next::Continue;
         }
-        let Some(id) = io.begin(Protocol::Ftp) else { return Next::Finished(Finished::Cap("transactions_max")) };
+        let Some(id) = io.begin(Protocol::Ftp) else {
+            io.event(self.waiting.back().map(|waiting| waiting.tx), "ftp.too_many_transactions");
+            return Next::Finished(Finished::Cap("transactions_max"));
+        };
         let dir = io.dir;
         let upper = word.to_ascii_uppercase();
         let named = match upper.as_slice() {
@@ -116,7 +119,10 @@ impl Ftp {
     fn reply(&mut self, line: &[u8], long: bool, io: &mut Io<'_>) -> Next {
         let dir = io.dir;
         if self.waiting.is_empty() {
-            let Some(id) = io.begin(Protocol::Ftp) else { return Next::Finished(Finished::Cap("transactions_max")) };
+            let Some(id) = io.begin(Protocol::Ftp) else {
+                io.event(self.waiting.back().map(|waiting| waiting.tx), "ftp.too_many_transactions");
+                return Next::Finished(Finished::Cap("transactions_max"));
+            };
             if let Some(tx) = io.tx(id) {
                 tx.advance(Dir::ToServer, Stage::Complete);
             }

@@ -322,7 +322,8 @@ fn the_test_virus_is_found_in_every_dress_that_the_reference_engine_sees_through
         for cut in [usize::MAX, 1, 7] {
             let Some(seen) = read(&path, config.clone(), cut) else { continue };
             checked += 1;
-            let found = seen.files.values().any(|file| memchr::memmem::find(file, b"X5O!P%@AP[4").is_some());
+            let has = |text: &[u8]| seen.files.values().any(|file| memchr::memmem::find(file, text).is_some());
+            let found = has(b"X5O!P%@AP[4") && has(b"EICAR-STANDARD-ANTIVIRUS-TEST-FILE");
             // LZMA is not there.
             if found != (count > 0) && !case.ends_with("http-evader-116-lzma/test.yaml") {
                 wrong.push(format!("{} by {cut}: {count} {found}", case.display()));

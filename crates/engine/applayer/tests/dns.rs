@@ -176,6 +176,14 @@ fn names_that_grow_by_compression_stay_within_caps() {
 }
 
 #[test]
+fn a_name_that_is_too_long_is_cut_and_told_of() {
+    let long = ["x".repeat(40).as_str(); 80].join(".");
+    let told = read(Transport::Tcp, &[(Dir::ToServer, framed(&query(&long)))], &[100]);
+    let wanted = format!("0 dns.query {}", &long[..1025]);
+    assert!(told.lines.contains(&wanted) && told.lines.contains(&"0 !dns.name_too_long".to_owned()), "{:?}", told.lines);
+}
+
+#[test]
 fn the_rule_language_finds_its_names() {
     for text in ["dns.query", "dns.queries.rrname", "dns.answers.rrname", "dns.authorities.rrname", "dns.additionals.rrname"] {
         assert!(Buffer::from_name(text).is_some(), "{text}");

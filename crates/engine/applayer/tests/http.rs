@@ -132,7 +132,7 @@ fn bodies_are_decoded_and_files_named() {
             format!("0 ToClient body {:?}", "<html>".repeat(3000)),
             r#"0 file.name "a.php""#.to_owned(),
             r#"0 http.header "X-Trailer: t\r\n\r\n""#.to_owned(),
-            r#"1 file.name "x.gz""#.to_owned(),
+            r#"1 file.name "/dl/x.gz""#.to_owned(),
             r#"1 ToClient body "plain""#.to_owned(),
             "1 !http.gzip_decompression_failed".to_owned(),
         ] {
@@ -155,6 +155,7 @@ const ODD: &[&[u8]] = &[
     b"\0HTTP/1.1 200 ok\r\nContent-Length: 8\r\n\r\nthe body",
     b"junk\r\nHTTP/1.1 200 ok\r\nContent-Length: 8\r\n\r\nthe body",
     b"the body",
+    b"HTTP/1.1 200 ok\r\nTransfer-Encoding: chunked\r\n\r\n\x0b3\r\nthe\r\n\x0b5\r\n body\r\n0\r\n\r\n",
     b"HTTP/1.1 200 ok\r\nTransfer-Encoding: chunked\r\n\r\n 08 ;x=y\r\nthe body\r\n0\r\n\r\n",
 ];
 

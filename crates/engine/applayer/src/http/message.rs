@@ -316,7 +316,7 @@ impl Http {
             let named = scratch.first_value(b"content-disposition").and_then(|value| parameter(value, b"filename"));
             let name = match named {
                 Some(name) => Some(name.to_vec()),
-                None => tx.get(Buffer::HttpUri, Dir::ToServer).map(|uri| basename(uri).to_vec()),
+                None => tx.get(Buffer::HttpUri, Dir::ToServer).map(|uri| path(uri).to_vec()),
             };
             if let Some(name) = name.filter(|name| !name.is_empty()) {
                 tx.value(Buffer::FileName, dir, &name);
@@ -340,10 +340,9 @@ impl Http {
     }
 }
 
-/// The last segment of a target's path.
-fn basename(uri: &[u8]) -> &[u8] {
-    let path = &uri[..uri.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(uri.len())];
-    memchr::memrchr(b'/', path).map_or(path, |at| &path[at + 1..])
+/// A normalised target without query and fragment.
+fn path(uri: &[u8]) -> &[u8] {
+    &uri[..uri.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(uri.len())]
 }
 
 fn note(tx: &mut Transaction, dir: Dir, side: Side, odd: &super::fields::Oddities) {

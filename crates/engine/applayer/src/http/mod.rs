@@ -222,9 +222,9 @@ impl Http {
                 self.headers(&bytes[..end], io).map_or(Did::Took(end), |next| Did::Stop(end, next))
             }
             State::ChunkSize => {
-                let digits = bytes.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(0);
+                let digits = bytes.iter().position(|byte| !is_space(*byte)).unwrap_or(0);
                 let digits = bytes[digits..].iter().take(CHUNK_DIGITS_MAX + 1).take_while(|byte| byte.is_ascii_hexdigit()).count();
-                let none = digits == 0 && bytes.iter().any(|byte| !byte.is_ascii_whitespace());
+                let none = digits == 0 && bytes.iter().any(|byte| !is_space(*byte));
                 if none || digits > CHUNK_DIGITS_MAX {
                     return self.bad_chunk(io);
                 }
@@ -270,7 +270,7 @@ impl Http {
     }
 
     fn chunk_size(&mut self, line: &[u8], taken: usize, io: &mut Io<'_>) -> Did {
-        let line = line.trim_ascii();
+        let line = &line[line.iter().take_while(|byte| is_space(**byte)).count()..];
         if line.is_empty() {
             return Did::Took(taken);
         }
@@ -553,6 +553,11 @@ fn begins_a_status(bytes: &[u8]) -> Begins {
         },
         found => found,
     }
+}
+
+/// Before the size of a chunk: C's `isspace`, and zeros.
+const fn is_space(byte: u8) -> bool {
+    is_blank(byte) || byte == 0x0b
 }
 
 const fn is_blank(byte: u8) -> bool {

@@ -188,6 +188,16 @@ impl Mail {
             return;
         }
         let named = disposition.as_deref().and_then(|value| continued(value, b"filename")).or_else(|| continued(kind, b"name"));
+        let is_mail = kind.trim_ascii_start().get(..14).is_some_and(|kind| kind.eq_ignore_ascii_case(b"message/rfc822"));
+        if is_mail {
+            // Another header, which is not the mail's own. A name that it has is told of, and its parts are the files.
+            if let Some(name) = named {
+                out(Found::File(&name[..name.len().min(NAME_BYTES_MAX)]));
+                out(Found::End);
+            }
+            (self.nested, self.state) = (true, State::Header);
+            return;
+        }
         match named {
             Some(mut name) => {
                 if name.len() > NAME_BYTES_MAX {
@@ -196,10 +206,6 @@ impl Mail {
                 }
                 out(Found::File(&name));
                 self.state = State::File;
-            }
-            None if kind.trim_ascii_start().get(..14).is_some_and(|kind| kind.eq_ignore_ascii_case(b"message/rfc822")) => {
-                // Another header, which is not the mail's own.
-                (self.nested, self.state) = (true, State::Header);
             }
             None => self.state = State::Other,
         }
