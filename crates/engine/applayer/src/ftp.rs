@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::context::Io;
-use crate::lines::{Line, Lines, command, reply};
+use crate::lines::{Line, Lines, command, probe_commands, probe_greeting, reply};
 use crate::names::{Buffer, Dir, Field, Protocol, Stage};
 use crate::protocol::{Next, Parser, Probe, Step};
 use crate::sink::{Expectation, Finished};
@@ -22,26 +22,12 @@ const FIRST: &[&[u8]] = &[b"USER", b"FEAT", b"SYST", b"ACCT", b"OPTS", b"PASV", 
 /// A client's first command; `AUTH` only with TLS, as mail has it too.
 pub(crate) fn probe(dir: Dir, bytes: &[u8]) -> Probe {
     if dir == Dir::ToClient {
-        return greeting(bytes);
+        return probe_greeting(bytes);
     }
-    let Some(end) = memchr::memchr(b'\n', &bytes[..bytes.len().min(LINE_BYTES_MAX)]) else {
-        return if bytes.len() < LINE_BYTES_MAX && could_be_text(bytes) { Probe::More } else { Probe::No };
-    };
-    let (word, rest) = command(&bytes[..end]);
-    let word = word.to_ascii_uppercase();
-    let tls = word == b"AUTH" && (rest.eq_ignore_ascii_case(b"TLS") || rest.eq_ignore_ascii_case(b"SSL"));
-    if tls || FIRST.contains(&word.as_slice()) { Probe::Yes } else { Probe::No }
-}
-
-/// `220`: mail or files; the client's first words tell.
-pub(crate) fn greeting(bytes: &[u8]) -> Probe {
-    let len = bytes.len().min(3);
-    if bytes[..len] == b"220"[..len] { Probe::More } else { Probe::No }
-}
-
-/// Letters first: a command that is not complete.
-pub(crate) fn could_be_text(bytes: &[u8]) -> bool {
-    bytes.iter().take(4).all(u8::is_ascii_alphabetic)
+    probe_commands(bytes, |word, argument| {
+        let tls = argument.eq_ignore_ascii_case(b"TLS") || argument.eq_ignore_ascii_case(b"SSL");
+        FIRST.contains(&word) || word == b"AUTH" && tls
+    })
 }
 
 #[derive(Debug, Default)]

@@ -1,5 +1,7 @@
 //! Lines of text protocols (SMTP, FTP): each ends at a line feed, and one that is too long is given once, cut.
 
+use crate::protocol::Probe;
+
 /// The reader of one direction.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
@@ -44,6 +46,38 @@ impl Lines {
     }
 }
 
+/// Lines before the one that tells.
+const PROBE_LINES_MAX: usize = 8;
+/// Letters of a command.
+const WORD_BYTES_MAX: usize = 12;
+
+/// Looks for a line that `tells`, behind a few others that begin with a word: a server answers what it does not know, and goes on.
+pub(crate) fn probe_commands(bytes: &[u8], tells: impl Fn(&[u8], &[u8]) -> bool) -> Probe {
+    let mut rest = bytes;
+    for _ in 0..PROBE_LINES_MAX {
+        let letters = rest.iter().take(WORD_BYTES_MAX + 1).take_while(|byte| byte.is_ascii_alphabetic()).count();
+        let behind = rest.get(letters);
+        if letters > WORD_BYTES_MAX || behind.is_some_and(|byte| letters == 0 || !byte.is_ascii_whitespace()) {
+            return Probe::No;
+        }
+        let end = memchr::memchr(b'\n', rest);
+        let (word, argument) = command(&rest[..end.unwrap_or(rest.len())]);
+        // A word that may go on does not tell.
+        if behind.is_some() && tells(&word.to_ascii_uppercase(), argument) {
+            return Probe::Yes;
+        }
+        let Some(end) = end else { return Probe::More };
+        rest = &rest[end + 1..];
+    }
+    Probe::No
+}
+
+/// `220`: mail or files; the client's first words tell.
+pub(crate) fn probe_greeting(bytes: &[u8]) -> Probe {
+    let len = bytes.len().min(3);
+    if bytes[..len] == b"220"[..len] { Probe::More } else { Probe::No }
+}
+
 /// `250-text`: the code, whether further lines follow, the text.
 pub(crate) fn reply(line: &[u8]) -> Option<(u16, bool, &[u8])> {
     let (code, rest) = line.split_at_checked(3)?;
@@ -83,6 +117,16 @@ mod tests {
         }
         assert_eq!(all, [("one".to_owned(), false), ("01234567".to_owned(), true), ("two".to_owned(), false)]);
         assert_eq!(rest, b"thr");
+    }
+
+    #[test]
+    fn the_line_that_tells_may_not_be_the_first() {
+        let probe = |text: &[u8]| probe_commands(text, |word, argument| word == b"EHLO" && !argument.is_empty());
+        assert_eq!((probe(b"ehlo x\r\n"), probe(b"NOOP\r\nWhat is it\r\nEHLO x\n"), probe(b"EHLO")), (Probe::Yes, Probe::Yes, Probe::More));
+        assert_eq!(
+            (probe(b"\x16\x03"), probe(b"GET/x"), probe(b"ABCDEFGHIJKLM"), probe(&b"A\n".repeat(9))),
+            (Probe::No, Probe::No, Probe::No, Probe::No)
+        );
     }
 
     #[test]

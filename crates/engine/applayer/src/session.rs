@@ -10,6 +10,8 @@ use crate::sink::{Finished, Sink};
 
 /// Changes of protocol within one session (a proxy behind a proxy, an upgrade); more are not followed.
 const SWITCHES_MAX: u32 = 8;
+/// Ends of lines that a conversation may begin with.
+const BLANK_BYTES_MAX: usize = 64;
 /// An empty inbox does not keep more memory than this.
 const KEPT_BYTES: usize = 4096;
 
@@ -166,7 +168,13 @@ impl Session {
             return self.probe_datagram(dir, bytes, context, sink);
         }
         let cap = context.config.probe_bytes_max;
-        self.inbox[dir.index()].extend_from_slice(bytes);
+        let inbox = &mut self.inbox[dir.index()];
+        inbox.extend_from_slice(bytes);
+        // Servers pass over empty lines before a request, however many: they must not use up what is looked at.
+        let blank = inbox.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        if blank > BLANK_BYTES_MAX {
+            inbox.drain(..blank - 2);
+        }
         let Layer::Unknown { none } = &mut self.layer else { return };
         if !none[dir.index()] {
             match detect::detect(self.transport, dir, &self.inbox[dir.index()]) {

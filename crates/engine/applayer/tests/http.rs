@@ -218,6 +218,22 @@ fn caps_end_a_session_and_say_so() {
     assert_eq!(told.finished, Some(Finished::Unknown));
 }
 
+#[test]
+fn nothing_before_a_request_hides_it() {
+    let blank = b"\r\n".repeat(6000);
+    let long = [b"get /", vec![b'a'; 6000].as_slice(), b" HTTP/1.1\r\n\r\n"].concat();
+    for (request, uri) in [
+        ([&blank, &b"GET /x HTTP/1.1\r\n\r\n"[..]].concat(), "/x".to_owned()),
+        (b"anything! /x HTTP/1.1\r\n\r\n".to_vec(), "/x".to_owned()),
+        (long, format!("/{}", "a".repeat(6000))),
+    ] {
+        for cuts in [&[usize::MAX][..], &[1000], &[3]] {
+            let told = read(&[(Dir::ToServer, &request)], cuts);
+            assert!(told.lines.contains(&format!("0 http.uri {uri:?}")), "{:?}", told.lines);
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn segments_do_not_matter(cuts in prop::collection::vec(1_usize..40, 1..20)) {

@@ -34,8 +34,10 @@ const CHUNK_LINE_MAX: usize = 8 * 1024;
 const CHUNK_DIGITS_MAX: usize = 64;
 /// A line before a status line that is passed over.
 const JUNK_LINE_MAX: usize = 64;
-/// Longest method of a request that is not known by name.
-const METHOD_MAX: usize = 24;
+/// Longest method of a request that is not known by name. Servers hand any to their programs.
+const METHOD_MAX: usize = 64;
+/// So much of a line that names a path is a request, whatever its end will be.
+const PROBE_LINE_BYTES: usize = 1024;
 
 const METHODS: &[&[u8]] = &[
     b"GET",
@@ -86,7 +88,7 @@ pub(crate) fn probe(dir: Dir, bytes: &[u8]) -> Probe {
     if bytes.is_empty() {
         return Probe::More;
     }
-    let method = bytes.iter().take_while(|byte| byte.is_ascii_uppercase() || matches!(byte, b'_' | b'-')).count();
+    let method = bytes.iter().take(METHOD_MAX + 1).take_while(|byte| fields::is_token(**byte)).count();
     if method > METHOD_MAX {
         return Probe::No;
     }
@@ -96,9 +98,11 @@ pub(crate) fn probe(dir: Dir, bytes: &[u8]) -> Probe {
             if METHODS.contains(&&bytes[..method]) {
                 return Probe::Yes;
             }
+            let target = bytes[method..].trim_ascii_start();
             match memchr::memchr(b'\n', bytes) {
+                None if bytes.len() > PROBE_LINE_BYTES && (target.starts_with(b"/") || target.starts_with(b"http")) => Probe::Yes,
                 None => Probe::More,
-                Some(end) if memchr::memmem::find(&bytes[..end], b" HTTP/1.").is_some() => Probe::Yes,
+                Some(end) if memchr::memmem::find(&bytes[..end], b"HTTP/1.").is_some() => Probe::Yes,
                 Some(_) => Probe::No,
             }
         }

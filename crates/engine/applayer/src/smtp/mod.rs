@@ -8,8 +8,7 @@ mod mime;
 use std::collections::VecDeque;
 
 use crate::context::Io;
-use crate::ftp::{could_be_text, greeting};
-use crate::lines::{Line, Lines, command, reply};
+use crate::lines::{Line, Lines, command, probe_commands, probe_greeting, reply};
 use crate::names::{Buffer, Dir, Field, Protocol, Stage};
 use crate::protocol::{Next, Parser, Probe, Step};
 use crate::sink::Finished;
@@ -37,14 +36,9 @@ const OWN: &[(&[u8], Buffer)] = &[
 /// A client's first command; a server's greeting may be one of FTP too.
 pub(crate) fn probe(dir: Dir, bytes: &[u8]) -> Probe {
     if dir == Dir::ToClient {
-        return greeting(bytes);
+        return probe_greeting(bytes);
     }
-    let end = bytes.iter().take(16).position(|byte| matches!(byte, b' ' | b'\r' | b'\n'));
-    match end {
-        Some(end) if FIRST.contains(&bytes[..end].to_ascii_uppercase().as_slice()) => Probe::Yes,
-        None if bytes.len() < 16 && could_be_text(bytes) => Probe::More,
-        _ => Probe::No,
-    }
+    probe_commands(bytes, |word, _| FIRST.contains(&word))
 }
 
 #[derive(Debug, Default)]
