@@ -11,6 +11,8 @@ const REPETITIONS_MAX: u16 = 64;
 pub(crate) struct Scratch {
     pub(super) fields: Vec<Header>,
     text: Vec<u8>,
+    /// Places of fields, by name.
+    order: Vec<u32>,
     pub(super) path: Vec<u8>,
 }
 
@@ -124,31 +126,49 @@ impl Scratch {
         &self.text[start as usize..end as usize]
     }
 
+    /// Hangs repetitions on the first of their name. By sorting, so that many names cost no more than their number asks for, also
+    /// when their hashes were made equal.
     fn chain(&mut self, odd: &mut Oddities) {
-        for at in 1..self.fields.len() {
-            let this = self.fields[at];
-            let Some(first) = (0..at).find(|other| {
-                let other = &self.fields[*other];
-                other.hash == this.hash && !other.repeated && self.slice(other.name).eq_ignore_ascii_case(self.slice(this.name))
-            }) else {
-                continue;
+        let mut order = std::mem::take(&mut self.order);
+        order.clear();
+        order.extend(0..self.fields.len() as u32);
+        let lower = |at: u32| self.slice(self.fields[at as usize].name).iter().map(u8::to_ascii_lowercase);
+        let hash = |at: u32| self.fields[at as usize].hash;
+        order.sort_unstable_by(|a, b| hash(*a).cmp(&hash(*b)).then_with(|| lower(*a).cmp(lower(*b))).then(a.cmp(b)));
+        // Places where another name begins.
+        let mut start = 0;
+        while start < order.len() {
+            let first = order[start] as usize;
+            let same = |at: &&u32| {
+                let (this, first) = (self.fields[**at as usize], self.fields[first]);
+                this.hash == first.hash && self.slice(this.name).eq_ignore_ascii_case(self.slice(first.name))
             };
-            odd.repeated = true;
-            self.fields[at].repeated = true;
+            let len = 1 + order[start + 1..].iter().take_while(same).count();
+            self.chain_one(&order[start..start + len], odd);
+            start += len;
+        }
+        self.order = order;
+    }
+
+    /// Fields of one name, in order.
+    fn chain_one(&mut self, group: &[u32], odd: &mut Oddities) {
+        let [first, rest @ ..] = group else { return };
+        let first = *first as usize;
+        odd.repeated |= !rest.is_empty();
+        let mut last = first;
+        for &at in rest {
+            let this = self.fields[at as usize];
+            self.fields[at as usize].repeated = true;
             if self.slice(this.name).eq_ignore_ascii_case(b"content-length") {
                 // The first one stands.
                 odd.repeated_length_differs |= self.slice(self.fields[first].value) != self.slice(this.value);
                 continue;
             }
             self.fields[first].repetitions += 1;
-            if self.fields[first].repetitions > REPETITIONS_MAX {
-                continue;
+            if self.fields[first].repetitions <= REPETITIONS_MAX {
+                self.fields[last].next = at;
+                last = at as usize;
             }
-            let mut last = first;
-            while self.fields[last].next != NONE {
-                last = self.fields[last].next as usize;
-            }
-            self.fields[last].next = at as u32;
         }
     }
 
@@ -249,6 +269,13 @@ mod tests {
         let (fields, odd) = read(b"Content-Length: 1\r\ncontent-length: 2\r\nX y: 1\r\n", Side::Request);
         assert_eq!(fields, ["Content-Length=1", "X y=1"]);
         assert!(odd.repeated_length_differs && odd.invalid_name);
+    }
+
+    #[test]
+    fn repetitions_keep_their_order() {
+        let (fields, odd) = read(b"b: 1\r\na: 2\r\nB: 3\r\nA: 4\r\nc: 5\r\nb: 6\r\n", Side::Request);
+        assert_eq!((fields, odd.repeated), (vec!["b=1, 3, 6".to_owned(), "a=2, 4".to_owned(), "c=5".to_owned()], true));
+        assert!(!read(b"a: 1\r\nb: 1\r\n", Side::Request).1.repeated);
     }
 
     #[test]
