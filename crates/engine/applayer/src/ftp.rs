@@ -153,6 +153,70 @@ impl Ftp {
     }
 }
 
+/// A data connection: all of it is one file, in the direction in which it comes.
+#[derive(Debug)]
+pub(crate) struct Data {
+    /// `RETR name`
+    command: Vec<u8>,
+    open: Option<(u64, Option<u8>, Dir)>,
+}
+
+impl Data {
+    pub fn new(command: &[u8]) -> Self {
+        Self { command: command.to_vec(), open: None }
+    }
+
+    fn begin(&self, io: &mut Io<'_>) -> Option<(u64, Option<u8>, Dir)> {
+        let dir = io.dir;
+        let id = io.begin(Protocol::FtpData)?;
+        let tx = io.tx(id)?;
+        let (word, name) = command(&self.command);
+        tx.value(Buffer::FtpCommand, Dir::ToServer, word);
+        tx.value(Buffer::FileName, dir, name);
+        tx.advance(dir, Stage::Body);
+        tx.advance(dir.other(), Stage::Complete);
+        Some((id, tx.open_stream(&[Buffer::FileData], dir), dir))
+    }
+}
+
+impl Parser for Data {
+    fn data(&mut self, bytes: &[u8], io: &mut Io<'_>) -> Step {
+        if self.open.is_none() {
+            self.open = self.begin(io);
+        }
+        if let Some((id, Some(stream), dir)) = self.open
+            && dir == io.dir
+        {
+            io.context.stats.body_bytes += bytes.len() as u64;
+            io.grow(id, stream, bytes);
+        }
+        Step::on(bytes.len())
+    }
+
+    fn gap(&mut self, len: u64, _: &[u8], io: &mut Io<'_>) -> Next {
+        if let Some((id, Some(stream), dir)) = self.open
+            && dir == io.dir
+        {
+            io.skip(id, stream, len);
+        }
+        Next::Continue
+    }
+
+    fn end(&mut self, _: &[u8], io: &mut Io<'_>) {
+        if let Some((id, stream, dir)) = self.open
+            && dir == io.dir
+            && let Some(tx) = io.tx(id)
+        {
+            if let Some(stream) = stream {
+                let length = tx.stream_len(stream);
+                tx.integer_is(Field::FileSize, dir, length);
+                tx.close_stream(stream);
+            }
+            tx.advance(dir, Stage::Complete);
+        }
+    }
+}
+
 /// `192,0,2,1,4,0`, up to what is no number.
 fn comma_address(text: &[u8]) -> Option<(IpAddr, u16)> {
     let mut numbers = [0_u8; 6];

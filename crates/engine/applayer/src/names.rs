@@ -73,7 +73,7 @@ named! {
         Ssh "ssh",
         Smtp "smtp",
         Ftp "ftp",
-        /// A data connection of FTP: only in [`crate::Expectation`].
+        /// A data connection of FTP ([`crate::Session::expected`]).
         FtpData "ftp-data",
     }
 }

@@ -4,9 +4,10 @@
 
 use crate::context::{Context, Io, Open};
 use crate::detect::{self, Found};
+use crate::ftp;
 use crate::names::{Dir, Protocol};
 use crate::protocol::{Next, Parser};
-use crate::sink::{Finished, Sink};
+use crate::sink::{Expectation, Finished, Sink};
 
 /// Changes of protocol within one session (a proxy behind a proxy, an upgrade); more are not followed.
 const SWITCHES_MAX: u32 = 8;
@@ -61,6 +62,13 @@ impl Session {
             datagrams: 0,
             open: Open::default(),
         }
+    }
+
+    /// A connection that another one has announced ([`Sink::expect`]): nothing is left to recognise, and [`Sink::recognised`] is not
+    /// told.
+    pub fn expected(expected: &Expectation) -> Self {
+        let layer = Layer::Known(Box::new(ftp::Data::new(&expected.command)));
+        Self { layer, protocol: Some(expected.protocol), ..Self::new(Transport::Tcp) }
     }
 
     /// As far as it was recognised; after a switch, what it was last.

@@ -80,6 +80,19 @@ fn data_connections_are_told_of() {
 }
 
 #[test]
+fn a_data_connection_is_a_file() {
+    let announced = expected(&script());
+    let (mut context, mut told) = (Context::new(Config::default()), play::Told::default());
+    let mut session = Session::expected(&announced.0[0]);
+    session.data(Dir::ToClient, b"first ", &mut context, &mut told);
+    session.data(Dir::ToServer, b"not of the file", &mut context, &mut told);
+    session.data(Dir::ToClient, b"second", &mut context, &mut told);
+    session.end(Dir::ToClient, &mut context, &mut told);
+    assert_eq!(session.protocol(), Some(Protocol::FtpData));
+    told.expect(&["0 ftp.command RETR", "0 file.name dir/file.bin", "0 file.data first second", "0 filesize=12"]);
+}
+
+#[test]
 fn what_follows_an_accepted_auth_is_another_protocol() {
     let hello = b"\x16\x03\x01\x00\x2d\x01\0\0\x29\x03\x03".iter().copied().chain([0; 36]).collect();
     let script = [
