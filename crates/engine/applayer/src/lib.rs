@@ -18,6 +18,8 @@
 //! | numbers (`dns.opcode`, `http.status`) | [`Field::from_name`], [`Transaction::integers`] |
 //! | which transaction | [`Transaction::id`]: counted by session from 0; [`Transaction::user`] is the consumer's own, to find what it remembers |
 //! | app-layer events | [`Transaction::new_events`]; those of no transaction come through [`Sink::event`] |
+//! | files | each is a streaming value of `file.data`, with a value of `file.name` where it has a name, [`Field::FileSize`] at its end |
+//! | another connection belongs to it (FTP) | [`Sink::expect`], then [`Session::expected`] |
 //! | when is it over | [`Sink::complete`], told once for each transaction, also when the session ends before its end |
 //! | why is nothing read any more | [`Sink::finished`], told once a session; [`Finished`] says whether bytes pass uninspected |
 //!
@@ -25,7 +27,7 @@
 //! response (`100 Continue`) takes its values with it. A body is inspected as it comes: [`Sink::update`] is called as often as a
 //! window is full, and all of a call's bytes have been told of before the call returns.
 //!
-//! A protocol is one file (or folder) with a [`protocol::Parser`], and one row in [`protocol::TABLE`].
+//! A protocol is one file (or folder) with a `protocol::Parser`, and one row in `protocol::TABLE`.
 #![forbid(unsafe_code)]
 
 mod context;
@@ -47,5 +49,5 @@ mod transaction;
 pub use context::{Config, Context, Stats};
 pub use names::{Buffer, BufferSet, Dir, Field, Protocol, Side, Stage};
 pub use session::{Session, Transport};
-pub use sink::{Expectation, FileEvent, Finished, Sink};
+pub use sink::{Expectation, Finished, Sink};
 pub use transaction::{Transaction, Value, Window};

@@ -19,11 +19,6 @@ pub trait Sink {
         let _ = tx;
     }
 
-    /// A file begins, grows, ends: for hashes, type and storing. Its bytes also stream as `file.data`.
-    fn file(&mut self, tx: &mut Transaction, file: FileEvent<'_>) {
-        let _ = (tx, file);
-    }
-
     /// An event that belongs to the session and to no transaction.
     fn event(&mut self, event: &'static str, dir: Dir) {
         let _ = (event, dir);
@@ -38,29 +33,6 @@ pub trait Sink {
     fn expect(&mut self, expected: &Expectation) {
         let _ = expected;
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileEvent<'a> {
-    /// `file` counts the files of a session, from 0.
-    Begin {
-        file: u32,
-        dir: Dir,
-        name: &'a [u8],
-    },
-    Chunk {
-        file: u32,
-        dir: Dir,
-        bytes: &'a [u8],
-    },
-    End {
-        file: u32,
-        dir: Dir,
-        /// Bytes told of.
-        size: u64,
-        /// Its end was seen, and no byte is missing.
-        whole: bool,
-    },
 }
 
 /// Why a session's parser has stopped.
