@@ -29,6 +29,37 @@ const FRAME_BYTES_MAX: usize = 256 * 1024;
 /// How long a worker sleeps at most: its heartbeat must be younger than the fail time.
 pub const IDLE_MS: u64 = 50;
 
+/// Where a worker runs. A frame that is alone is judged soonest on the processor that held it: waking another one costs more
+/// than the judging. Where frames come in numbers, the processor that holds them is the one that is busy with their sender
+/// and their receiver, and the worker is better off wherever there is room.
+#[derive(Debug)]
+struct Spread {
+    /// Frames for each waking, in 1/256, averaged over about eight.
+    depth: u32,
+    wide: bool,
+}
+
+impl Spread {
+    /// From so many frames for each waking on the worker may run anywhere ...
+    const WIDEN: u32 = 3 * 256;
+    /// ... and below so many it stays at home.
+    const NARROW: u32 = 3 * 256 / 2;
+
+    const fn new() -> Self {
+        Self { depth: 256, wide: false }
+    }
+
+    /// `Some(wide)` when the worker is to move.
+    fn woken_for(&mut self, frames: u32) -> Option<bool> {
+        self.depth = self.depth - self.depth / 8 + frames.min(BATCH_FRAMES as u32) * 32;
+        let wide = self.depth > if self.wide { Self::NARROW } else { Self::WIDEN };
+        (wide != self.wide).then(|| {
+            self.wide = wide;
+            wide
+        })
+    }
+}
+
 /// Judges a frame. Implementations are shared by all workers.
 pub trait Judge: Send + Sync {
     /// `port` and `to_container` say at which interface and in which direction; `verified`: the checksum was made on
@@ -111,7 +142,7 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// One worker per queue, each bound to a CPU, so that a frame held on a CPU wakes the worker on that CPU.
+    /// One worker per queue, at home on the CPU that holds its frames (see [`Spread`]).
     pub fn start(queues: Vec<TapQueue>, judge: &Arc<dyn Judge>, maps: &Arc<PathMaps>) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stats = Arc::new(HoldStats::default());
@@ -129,7 +160,8 @@ impl Workers {
             let wake = EventFd::new().map_err(io::Error::other)?;
             let worker = Worker {
                 index,
-                cpu: cpus.iter().copied().find(|cpu| *cpu == index),
+                home: cpus.iter().copied().find(|cpu| *cpu == index),
+                cpus: cpus.clone(),
                 epoll: Epoll::new().map_err(io::Error::other)?,
                 wake: wake.try_clone().map_err(io::Error::other)?,
                 orders: receiver,
@@ -192,7 +224,9 @@ impl Workers {
 
 struct Worker {
     index: usize,
-    cpu: Option<usize>,
+    /// The processor whose frames come to this worker's queue; `None`: this process may not run there.
+    home: Option<usize>,
+    cpus: Vec<usize>,
     epoll: Epoll,
     wake: EventFd,
     orders: Receiver<Order>,
@@ -208,9 +242,8 @@ const WAKE: u64 = 0;
 
 impl Worker {
     fn run(mut self) {
-        if let Some(cpu) = self.cpu {
-            let _ = sched::set_affinity(&[cpu]);
-        }
+        let mut spread = Spread::new();
+        self.stay(false);
         let mut buffer = vec![0u8; FRAME_BYTES_MAX];
         let mut events = Vec::new();
         if self.epoll.add(&self.wake, WAKE, Interest::Read).is_err() {
@@ -233,13 +266,19 @@ impl Worker {
             }
             self.stats.wakeups.fetch_add(1, Ordering::Relaxed);
             let now = wall_clock();
+            let mut frames = 0;
             for event in &events {
                 if event.token == WAKE {
                     let _ = self.wake.drain();
                     self.take_orders();
                 } else {
-                    self.drain(event, now, &mut buffer);
+                    frames += self.drain(event, now, &mut buffer);
                 }
+            }
+            if frames > 0
+                && let Some(wide) = spread.woken_for(frames)
+            {
+                self.stay(wide);
             }
             if beat - last_idle >= IDLE_MS * 1_000_000 {
                 last_idle = beat;
@@ -249,6 +288,12 @@ impl Worker {
                     self.stats.panics.fetch_add(1, Ordering::Relaxed);
                 }
             }
+        }
+    }
+
+    fn stay(&self, wide: bool) {
+        if let Some(home) = self.home {
+            let _ = if wide { sched::set_affinity(&self.cpus) } else { sched::set_affinity(&[home]) };
         }
     }
 
@@ -269,23 +314,25 @@ impl Worker {
         }
     }
 
-    fn drain(&mut self, event: &Event, now: Timestamp, buffer: &mut [u8]) {
-        let Some((queue, only)) = self.taps.get(&event.token) else { return };
-        for _ in 0..BATCH_FRAMES {
+    /// How many frames there were.
+    fn drain(&mut self, event: &Event, now: Timestamp, buffer: &mut [u8]) -> u32 {
+        let Some((queue, only)) = self.taps.get(&event.token) else { return 0 };
+        for frames in 0..BATCH_FRAMES as u32 {
             let length = match queue.read(buffer) {
                 Ok(Some(length)) => length,
-                Ok(None) => return,
+                Ok(None) => return frames,
                 Err(_) => {
                     // The TAP is gone (its namespace ended): nothing more will come.
                     let key = event.token;
                     if let Some((queue, _)) = self.taps.remove(&key) {
                         let _ = self.epoll.remove(&queue);
                     }
-                    return;
+                    return frames;
                 }
             };
             self.frame(queue, *only, now, &mut buffer[..length]);
         }
+        BATCH_FRAMES as u32
     }
 
     /// One held frame, from the kernel and back.
@@ -350,4 +397,27 @@ pub const fn command(verdict: Verdict) -> Command {
 
 pub fn wall_clock() -> Timestamp {
     Timestamp(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_leaves_its_processor_for_a_crowd_and_comes_home_for_single_frames() {
+        let mut spread = Spread::new();
+        for _ in 0..1000 {
+            assert_eq!(spread.woken_for(1), None);
+        }
+        let widened = (0..20).find(|_| spread.woken_for(8) == Some(true));
+        assert!(widened.is_some(), "{spread:?}");
+        for _ in 0..1000 {
+            assert_eq!(spread.woken_for(2), None, "between the two thresholds nothing moves");
+        }
+        let narrowed = (0..40).find(|_| spread.woken_for(1) == Some(false));
+        assert!(narrowed.is_some(), "{spread:?}");
+        // One burst alone, however deep, does not end in moving to and fro.
+        let moves = (0..64).filter(|turn| spread.woken_for(if turn % 32 == 0 { u32::MAX } else { 1 }).is_some()).count();
+        assert!(moves <= 4, "{moves}");
+    }
 }
