@@ -14,13 +14,27 @@
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use bulkhead_lab::fabric;
 pub use bulkhead_lab::fabric::{Attach, Bridge, Fabric, FabricError, Host, Node, NodePlan, Plan};
+use bulkhead_sys::netlink::Netlink;
+use bulkhead_sys::netns::Netns;
+
+use crate::wait_until;
 
 /// Two nodes (`client`, `server`) on one bridge.
 pub fn one_bridge(tag: &str) -> Net {
     Net::build(tag, vec![on_bridge(tag, "client", 0, 2), on_bridge(tag, "server", 0, 3)])
+}
+
+/// A veth carries some moments after it was switched on (linkwatch), and its bridge after it: what a test compares or sends before
+/// is not what the network is.
+fn bridges_carry(host: &Netns) -> bool {
+    let links = Netlink::open_in(host).and_then(|mut n| n.links()).unwrap_or_else(|e| panic!("{e}"));
+    let ports: Vec<_> = links.iter().filter(|link| link.master.is_some()).collect();
+    let has_port = |bridge: u32| ports.iter().any(|port| port.master == Some(bridge));
+    links.iter().filter(|link| link.master.is_some() || has_port(link.ifindex)).all(|link| link.running)
 }
 
 /// `client` and `server` on the first bridge, `far` on the second; the host routes between them.
@@ -91,7 +105,9 @@ impl Net {
             nodes,
             forwarding: true,
         };
-        Self { fabric: Fabric::build(plan).unwrap_or_else(|e| panic!("cannot build the test network: {e}")), tag: tag.into() }
+        let fabric = Fabric::build(plan).unwrap_or_else(|e| panic!("cannot build the test network: {e}"));
+        wait_until("the bridges' ports carry", Duration::from_secs(10), || bridges_carry(fabric.host()));
+        Self { fabric, tag: tag.into() }
     }
 
     /// # Panics

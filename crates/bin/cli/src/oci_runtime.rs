@@ -41,10 +41,14 @@ pub struct Args {
     arguments: Vec<OsString>,
 }
 
+/// The runtimes that a link to this program may be named after. A list: a copy of the program under a name of the operator's own
+/// (`bulkhead-new`, `bulkhead-1.2`) is the program.
+const RUNTIMES: [&str; 6] = ["runc", "crun", "youki", "runsc", "kata-runtime", "nvidia-container-runtime"];
+
 /// The command line of one that was called `bulkhead-RUNTIME`, as if it had been called by the verb.
 pub fn by_name(arguments: Vec<OsString>) -> Vec<OsString> {
     let name = arguments.first().and_then(|first| Path::new(first).file_name()).and_then(OsStr::to_str).unwrap_or_default();
-    let Some(runtime) = name.strip_prefix("bulkhead-").filter(|runtime| !runtime.is_empty()) else { return arguments };
+    let Some(runtime) = name.strip_prefix("bulkhead-").filter(|runtime| RUNTIMES.contains(runtime)) else { return arguments };
     let head = ["bulkhead", "oci-runtime", "--runtime", runtime, "--"].map(OsString::from);
     head.into_iter().chain(arguments.into_iter().skip(1)).collect()
 }
@@ -270,7 +274,7 @@ mod tests {
             by_name(words("/usr/bin/bulkhead-crun --root x start c")),
             words("bulkhead oci-runtime --runtime crun -- --root x start c")
         );
-        for own in ["bulkhead status", "/usr/bin/bulkhead run", "bulkhead- x", ""] {
+        for own in ["bulkhead status", "/usr/bin/bulkhead run", "bulkhead- x", "/tmp/bulkhead-doctor-7 doctor", ""] {
             assert_eq!(by_name(words(own)), words(own));
         }
     }
