@@ -225,7 +225,17 @@ mod tests {
 
     #[test]
     fn a_kernel_with_everything_blocks_before_the_act() {
-        let all = ["tcx", "tap", "ring-buffer", "netfilter-link", "cgroup-connect", "fanotify-open", "fanotify-overlay", "fanotify-exec", "tp-btf"];
+        let all = [
+            "tcx",
+            "tap",
+            "ring-buffer",
+            "netfilter-link",
+            "cgroup-connect",
+            "fanotify-open",
+            "fanotify-overlay",
+            "fanotify-exec",
+            "tp-btf",
+        ];
         for (id, grade) in grades(&all) {
             assert_eq!(grade, if id == "container-start" { Grade::B } else { Grade::A }, "{id}");
         }
