@@ -7,6 +7,9 @@
 
 #define PORTS_MAX 4096       /* armed interfaces; the port number has 12 bits of the TAP's tag */
 #define QUEUES_MAX 64        /* TAP queues = datapath workers */
+#define SLOTS_MAX (QUEUES_MAX + PORTS_MAX) /* fill levels: of each queue of the host's TAP, then of the TAP of each port that has its own */
+#define QUEUE_FRAMES 4096    /* a TAP queue has room for so many */
+#define QUEUE_MARGIN 64      /* left free: frames on their way to a queue are in no count for a moment */
 #define PAIR_RULES_MAX 16    /* segment rules between one pair of classes */
 #define PAIRS_MAX 16384      /* coverage rows */
 #define ADDRS_MAX 65536      /* addresses of workloads and of the host */
@@ -37,6 +40,7 @@
 #define TAG_PROTOCOL 0x88a8
 #define TAG_PORT_MASK 0x0fff
 #define TAG_TO_CONTAINER 0x1000
+#define TAG_GAP 0x2000 /* towards user space: packets of this direction before it passed unseen */
 #define TAG_COMMAND_SHIFT 13
 
 /* flow.role */
@@ -53,7 +57,8 @@
 #define SEEN_SYN_ACK 2
 #define SEEN_DATA 4
 #define SEEN_FROM_CONTAINER 8 /* the container side opened it */
-#define SEEN_FAILED 128 /* packets of it met a queue whose worker did not answer */
+#define SEEN_GAP 16     /* << direction: packets passed unseen since the last one that was held */
+#define SEEN_FAILED 128 /* packets of it met a queue whose worker did not answer, or that was full */
 
 /* What became of the bytes of a packet: index into pair_value. */
 enum byte_class {
@@ -106,7 +111,15 @@ struct port {
 	__u32 class_id;
 	__u32 queue;       /* first queue of that TAP; heartbeat index */
 	__u32 queues;      /* queues of that TAP */
-	__u32 pad;
+	__u32 slot;        /* fill level of its first queue */
+};
+
+/* How full a TAP queue is: held - taken. Each side writes one word, on a cache line of its own. */
+struct queue_fill {
+	__u64 held;  /* frames sent to it */
+	__u64 pad1[7];
+	__u64 taken; /* frames read from it; lost ones are made up for whenever it is found empty */
+	__u64 pad2[7];
 };
 
 struct addr_key {
@@ -199,7 +212,7 @@ struct segment_value {
 
 enum path_event_kind {
 	EVENT_SEGMENT_DENIED = 1, /* enforced, or would have been */
-	EVENT_FAIL_OPEN = 2,      /* first packet of a flow that passed because nobody answered */
+	EVENT_FAIL_OPEN = 2,      /* first packet of a flow that passed because nobody answered; rule 1: because the queue was full */
 	EVENT_FAIL_CLOSED = 3,
 	EVENT_FOREIGN_SOURCE = 4, /* a container sends with an address that is not its own */
 	EVENT_UNKNOWN_INTERFACE = 5, /* the guard dropped a packet */
@@ -234,5 +247,6 @@ enum path_counter {
 	COUNT_INFLIGHT_LEAKED, /* held packets that never returned, given up on */
 	COUNT_GUARD_DROPPED,
 	COUNT_GUARD_PASSED,
+	COUNT_QUEUE_FULL,      /* packets that met a full TAP queue, verdict by fail policy */
 	COUNT_COUNT = 16,
 };

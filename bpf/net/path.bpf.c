@@ -16,8 +16,8 @@
 //
 // Ordering: a direction that has packets in flight to user space stays on that queue until all have
 // returned (held == returned), also when a bypass was granted meanwhile. So a verdict never reorders.
-// Failing: a queue whose worker has not beaten its heart for cfg.fail_after_ns is not used; the
-// interface's fail policy decides at once. All state is pinned and outlives the agent.
+// Failing: a queue whose worker has not beaten its heart for cfg.fail_after_ns, or that is full, is not used; the
+// interface's fail policy decides at once. What passes so leaves a gap, and the next held packet says it. All state is pinned and outlives the agent.
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
@@ -115,6 +115,14 @@ struct {
 	__type(key, __u32); /* ifindex of a bridge with container ports */
 	__type(value, __u32);
 } bh_guarded SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SLOTS_MAX);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct queue_fill);
+} bh_queues SEC(".maps");
 
 static const struct pair_value empty_pair = {};
 
@@ -434,6 +442,15 @@ static __always_inline int pass(struct __sk_buff *skb, int to_container, __u32 m
 	return TCX_NEXT;
 }
 
+/* The remote end's workload, where the flow that knew it was evicted while its packet was in user space. */
+static __always_inline __u32 workload_of(const struct flow_key *key)
+{
+	struct addr_key address;
+	__builtin_memcpy(address.a, key->remote, 16);
+	struct addr_value *remote = bpf_map_lookup_elem(&bh_addrs, &address);
+	return remote ? remote->workload : WORKLOAD_WORLD;
+}
+
 /* Is the source address one that the inventory knows for this interface's workload? */
 static __always_inline int source_is_own(const struct flow_key *key, const struct port *port)
 {
@@ -484,7 +501,7 @@ static __always_inline int hook(struct __sk_buff *skb, int egress)
 	 * itself; but only what came through the TAP has its index. */
 	if (mark >= MARK_RETURN && !(inside_port && !to_container && skb->ingress_ifindex != port->tap_ifindex)) {
 		__u32 command = mark - MARK_RETURN;
-		__u32 remote = flow ? flow->remote : WORKLOAD_WORLD;
+		__u32 remote = flow ? flow->remote : workload_of(&key);
 		if (command == COMMAND_INJECT) {
 			account(&key, remote, to_container, &p, CLASS_INJECTED, bytes);
 			return pass(skb, to_container, MARK_INSPECTED);
@@ -675,21 +692,34 @@ static __always_inline int hook(struct __sk_buff *skb, int egress)
 		dir->queue = queue;
 	}
 	queue &= QUEUES_MAX - 1;
-	if (elapsed(now, cfg->heartbeat_ns[queue]) > cfg->fail_after_ns) {
+	__u32 slot = port->slot + queue - port->queue;
+	struct queue_fill *fill = bpf_map_lookup_elem(&bh_queues, &slot);
+	int full = !fill || (__s64)(fill->held - fill->taken) >= QUEUE_FRAMES - QUEUE_MARGIN;
+	if (full || elapsed(now, cfg->heartbeat_ns[queue]) > cfg->fail_after_ns) {
+		if (full)
+			count(COUNT_QUEUE_FULL);
 		int closed = port->flags & PORT_FAIL_CLOSED;
 		if (!(flow->seen & SEEN_FAILED)) {
 			flow->seen |= SEEN_FAILED;
-			emit(&key, EVENT(closed ? EVENT_FAIL_CLOSED : EVENT_FAIL_OPEN, closed, d, p.tcp_flags), flow->remote, 0, bytes);
+			emit(&key, EVENT(closed ? EVENT_FAIL_CLOSED : EVENT_FAIL_OPEN, closed, d, p.tcp_flags), flow->remote, full, bytes);
 		}
+		if (!closed)
+			flow->seen |= SEEN_GAP << d;
 		account(&key, flow->remote, to_container, &p, closed ? CLASS_DROP_FAIL_CLOSED : CLASS_FAIL_OPEN, bytes);
 		return closed ? TCX_DROP : pass(skb, to_container, out_mark);
 	}
+	__u16 tag = (number & TAG_PORT_MASK) | (to_container ? TAG_TO_CONTAINER : 0);
+	if (flow->seen & (SEEN_GAP << d)) {
+		flow->seen &= ~(SEEN_GAP << d);
+		tag |= TAG_GAP;
+	}
 	__sync_fetch_and_add(&dir->held, 1);
+	__sync_fetch_and_add(&fill->held, 1);
 	dir->held_ns = now;
 	account(&key, flow->remote, to_container, &p, CLASS_HELD, bytes);
 	skb->queue_mapping = queue - port->queue + 1;
 	__u32 tap = port->tap_ifindex;
-	bpf_skb_vlan_push(skb, bpf_htons(TAG_PROTOCOL), (number & TAG_PORT_MASK) | (to_container ? TAG_TO_CONTAINER : 0));
+	bpf_skb_vlan_push(skb, bpf_htons(TAG_PROTOCOL), tag);
 	return bpf_redirect(tap, 0);
 }
 

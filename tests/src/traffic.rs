@@ -259,6 +259,14 @@ impl Talk {
         self.stream.read_exact(&mut back)?;
         if back == line.as_bytes() { Ok(begun.elapsed()) } else { Err(std::io::Error::other("another line came back")) }
     }
+
+    /// Sends what nobody has to answer.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes)
+    }
 }
 
 /// What a thread beside the test has seen.

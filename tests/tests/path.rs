@@ -5,12 +5,12 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use bulkhead_api::PathKind;
+use bulkhead_api::{PairCoverage, PathKind};
 use bulkhead_kit::agent::{Agent, AgentPlan};
 use bulkhead_kit::host::HostState;
 use bulkhead_kit::net::{self, Net, Node};
 use bulkhead_kit::packet::{self, Ends, Ipv4, Ipv6};
-use bulkhead_kit::traffic::{PATIENCE, Receiver, SILENCE, Service, Writes, known_bytes, send_frames, tcp_exchange, udp_send};
+use bulkhead_kit::traffic::{PATIENCE, Receiver, SILENCE, Service, Talk, Writes, known_bytes, send_frames, tcp_exchange, udp_send};
 use bulkhead_kit::{root_or_not_run, wait_until};
 use bulkhead_model::{EventBody, Mode};
 
@@ -413,6 +413,80 @@ fn fail_closed_passes_nothing_unjudged() {
     }
     // What waited in a queue for the stopped agent is judged when it wakes, or lost; it is never passed unjudged.
     agent.process().go_on_and_kill();
+}
+
+#[test]
+fn a_full_queue_fails_as_the_policy_says() {
+    if !root_or_not_run("a_full_queue_fails_as_the_policy_says") {
+        return;
+    }
+    /// From each processor, whose queue has room for 4096 less a margin of 64.
+    const SENT: usize = 4200;
+    const HELD: usize = 4096 - 64;
+    let _alone = alone();
+    let net = net::one_bridge("pathfull");
+    let (client, server) = (net.node("client"), net.node("server"));
+    let cpus = bulkhead_sys::sched::affinity().expect("processors");
+    for fail in ["open", "closed"] {
+        // So slow to be taken for dead that only the fill of the queues decides.
+        let tag = format!("pathfull{fail}");
+        let mut agent = agent(&tag, &net, &format!("mode: protect\nfail: {fail}\nfail-after: 60 s\n"));
+        armed(&agent, 2);
+        let udp = Receiver::udp(&server.netns, 0, Service::Sink);
+        let echo = Receiver::tcp(&server.netns, 0, Service::Echo);
+        let mut talk = Talk::open(&client.netns, SocketAddr::new(server.v4.into(), echo.port)).expect("a connection");
+        talk.say().expect("before");
+        std::thread::sleep(SILENCE); // the queues are empty
+        agent.process().stop();
+        let to = SocketAddr::new(server.v4.into(), udp.port);
+        for cpu in &cpus {
+            // The threads that send are this one's children, and stay where it is.
+            bulkhead_sys::sched::set_affinity(&[*cpu]).expect("moving");
+            for part in 0..SENT / 50 {
+                udp_send(&client.netns, to, &[b"unjudged".as_slice(); 50]).unwrap_or_else(|e| panic!("{part}: {e}"));
+                std::thread::sleep(Duration::from_millis(1)); // the receiver keeps up
+            }
+        }
+        bulkhead_sys::sched::set_affinity(&cpus).expect("moving");
+        let (least, most) = ((SENT - HELD) * cpus.len(), (SENT - HELD + 100) * cpus.len());
+        if fail == "open" {
+            let passed = udp.wait_for(least).len();
+            assert!((least..most).contains(&passed), "{passed} datagrams passed a full queue, not {least}");
+            // Whatever queue it meets is full.
+            talk.say().expect("an established connection goes on");
+            drop(Talk::open(&client.netns, SocketAddr::new(server.v4.into(), echo.port)).expect("and a new one is made"));
+        } else {
+            std::thread::sleep(SILENCE);
+            assert_eq!(udp.got().len(), 0, "datagrams passed unjudged");
+        }
+        agent.process().go_on();
+        let status = agent.client().status().expect("status");
+        let full = status.engine.0.get("kernel.queue_full").copied().unwrap_or_default();
+        assert!(full >= least as u64 && full < 2 * most as u64, "{full} packets met a full queue: {status:#?}");
+        let told = agent.wait_event("the event of a full queue", |event| match &event.body {
+            EventBody::Operation { operation } => fail == "open" && operation.message.contains("the queue to the agent was full"),
+            EventBody::Drop { drop, .. } => fail == "closed" && drop.explanation.contains("the queue to the agent was full"),
+            _ => false,
+        });
+        assert!(told.src_ip.is_some());
+        let pairs = agent.client().coverage().expect("coverage").pairs;
+        let unjudged = |pair: &PairCoverage| if fail == "open" { pair.bypassed_bytes() } else { pair.dropped_bytes() };
+        assert!(pairs.iter().map(unjudged).sum::<u64>() > least as u64, "coverage shows what met a full queue: {pairs:#?}");
+        // The connection that passed unseen for a while is inspected again, after the gap.
+        wait_until("the queues are empty", PATIENCE, || {
+            let before = udp.got().len();
+            std::thread::sleep(SILENCE);
+            udp.got().len() == before
+        });
+        if fail == "open" {
+            talk.say().expect("after");
+        } else {
+            talk = Talk::open(&client.netns, SocketAddr::new(server.v4.into(), echo.port)).expect("a connection");
+        }
+        let _ = talk.send(BREACH);
+        assert!(!echo.saw(BREACH, SILENCE), "{fail}: the breach reached the receiver");
+        agent.down();
+    }
 }
 
 #[test]

@@ -16,13 +16,13 @@ use bulkhead_policy::{Fail, OVERRIDES_FILE, PolicySnapshot, Selector, Source, re
 use bulkhead_sys::procfs::Process;
 use serde_json::json;
 
-use crate::datapath::TAP_QUEUE_FRAMES;
 use crate::files::{self, Loaded};
 use crate::hold::wall_clock;
 use crate::record::blank;
 use crate::rulebook;
 use crate::state::{Ending, InForce, Route, State, lock};
 use crate::supervise::coverage_now;
+use bulkhead_bpf::layout::QUEUE_FRAMES;
 
 pub struct AgentBackend {
     state: Arc<State>,
@@ -297,13 +297,17 @@ pub fn status(state: &State) -> Status {
             if !path.workers.alive() {
                 degraded.push("a worker has ended".into());
             }
+            let (mut held, mut full) = (0, 0);
             for (name, value) in path.maps.counters() {
+                if name == "queue_full" {
+                    full = value;
+                }
                 engine.insert(format!("kernel.{name}"), value);
             }
             for (name, value) in path.workers.stats.rows() {
                 engine.insert(format!("hold.{name}"), value);
             }
-            let (mut held, mut refused) = (0, 0);
+            let mut lost = 0;
             for (_, value) in path.maps.pairs() {
                 use bulkhead_bpf::layout::class;
                 let returned = value.packets[class::INSPECTED] + value.packets[class::DROP_ENGINE];
@@ -312,15 +316,15 @@ pub fn status(state: &State) -> Status {
             if let Ok(mut netlink) = bulkhead_sys::netlink::Netlink::open()
                 && let Ok(Some(tap)) = netlink.link(path.tap_ifindex())
             {
-                refused = tap.stats.tx_dropped;
+                lost = tap.stats.tx_dropped;
             }
             PathState {
                 kind: PathTechnique::Tcx,
                 interfaces_armed: path.path.armed().count() as u32,
                 interfaces_unarmed: unarmed.clone(),
-                held_packets: held.saturating_sub(refused),
-                held_packets_max: u64::from(TAP_QUEUE_FRAMES) * path.workers.count() as u64,
-                held_refused: refused,
+                held_packets: held.saturating_sub(lost),
+                held_packets_max: u64::from(QUEUE_FRAMES) * path.workers.count() as u64,
+                held_refused: lost + full,
             }
         }
         Route::Queue(path) => {

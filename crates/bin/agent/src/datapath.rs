@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bulkhead_bpf::layout::QUEUES_MAX;
+use bulkhead_bpf::layout::{QUEUE_FRAMES, QUEUES_MAX};
 use bulkhead_bpf::path::{PathMaps, PathObject, PathOptions};
 use bulkhead_bpf::{Guard, guard};
 use bulkhead_sys::netlink::{LinkChange, Netlink};
@@ -32,9 +32,6 @@ pub fn tap_name(pin_dir: &std::path::Path) -> String {
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     format!("bhtap{:08x}", hash >> 32)
 }
-/// Frames that may wait in a TAP queue for their worker; more are dropped by the kernel and counted.
-pub const TAP_QUEUE_FRAMES: u32 = 4096;
-
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
@@ -110,7 +107,7 @@ impl Datapath {
             Some(Err(error)) => (None, Some(error.to_string())),
             None => (None, None),
         };
-        let host_tap = TapPlace { ifindex: tap_ifindex, queue: 0, queues: workers as u32 };
+        let host_tap = TapPlace { ifindex: tap_ifindex, queue: 0, queues: workers as u32, slot: 0 };
         // Before the first heartbeat: an earlier agent's interfaces must not be led to its TAP, which is gone.
         let path = Path::new(object, Arc::clone(&maps), pins, host_tap)?;
         let workers = Workers::start(tap.into_queues(), judge, &maps)?;
@@ -147,14 +144,14 @@ impl Datapath {
         let number = self.path.free_number(None)?;
         let tap = Tap::create_in(&netns, &self.tap_name, 1)?;
         let worker = number as usize % self.workers.count();
-        let place = TapPlace { ifindex: tap.ifindex(), queue: worker as u32, queues: 1 };
+        let place = TapPlace { ifindex: tap.ifindex(), queue: worker as u32, queues: 1, slot: (QUEUES_MAX + usize::from(number)) as u32 };
         let mut netlink = Netlink::open_in(&netns)?;
         let link = netns.run(|| self.path.attach_return(place.ifindex))??;
         netns.run(|| keep_silent(&self.tap_name))?;
         switch_on(&mut netlink, place.ifindex)?;
         let key = (u64::from(number) << 8) | 2;
         for queue in tap.into_queues() {
-            self.workers.order(worker, Order::Add { key, queue, only: Some(number) });
+            self.workers.order(worker, Order::Add { key, queue, slot: place.slot as usize, only: Some(number) });
         }
         if let Err(error) = self.path.arm_inside(wanted, &netns, place, number) {
             self.workers.order(worker, Order::Remove { key });
@@ -203,7 +200,7 @@ fn keep_silent(tap: &str) {
 fn switch_on(netlink: &mut Netlink, ifindex: u32) -> Result<(), Error> {
     netlink.change_link(
         ifindex,
-        &LinkChange { txqueuelen: Some(TAP_QUEUE_FRAMES), arp: Some(false), no_link_local: true, ..LinkChange::default() },
+        &LinkChange { txqueuelen: Some(QUEUE_FRAMES), arp: Some(false), no_link_local: true, ..LinkChange::default() },
     )?;
     netlink.set_qdisc_noqueue(ifindex)?;
     netlink.set_up(ifindex, true)?;

@@ -242,6 +242,7 @@ impl Judge for Engine {
             link: if held.link == Link::Ethernet { LinkType::Ethernet } else { LinkType::RawIp },
             checksum: if held.verified { ChecksumState::Verified } else { ChecksumState::Unknown },
             gso: held.frame.len() > 1600,
+            gap: held.gap,
             epoch: self.epoch.load(Ordering::Relaxed),
             src,
             dst,

@@ -86,6 +86,8 @@ pub struct Held<'a> {
     pub port: u16,
     pub to_container: bool,
     pub verified: bool,
+    /// Packets of this flow and direction passed unseen before it.
+    pub gap: bool,
     pub link: Link,
     pub frame: &'a [u8],
 }
@@ -125,6 +127,8 @@ pub enum Order {
     Add {
         key: u64,
         queue: TapQueue,
+        /// Where the kernel tier counts what it sends there.
+        slot: usize,
         only: Option<u16>,
     },
     Remove {
@@ -173,7 +177,7 @@ impl Workers {
                 leaving: Arc::clone(&leaving),
             };
             maps.shared.beat(index, monotonic_ns());
-            let _ = sender.send(Order::Add { key: 1, queue, only: None });
+            let _ = sender.send(Order::Add { key: 1, queue, slot: index, only: None });
             let _ = wake.signal();
             let thread = thread::Builder::new().name(format!("hold-{index}")).spawn(move || worker.run())?;
             workers.orders.push((Mutex::new(sender), wake));
@@ -230,12 +234,18 @@ struct Worker {
     epoll: Epoll,
     wake: EventFd,
     orders: Receiver<Order>,
-    taps: HashMap<u64, (TapQueue, Option<u16>)>,
+    taps: HashMap<u64, Tap>,
     judge: Arc<dyn Judge>,
     maps: Arc<PathMaps>,
     stats: Arc<HoldStats>,
     stop: Arc<AtomicBool>,
     leaving: Arc<AtomicBool>,
+}
+
+struct Tap {
+    queue: TapQueue,
+    slot: usize,
+    only: Option<u16>,
 }
 
 const WAKE: u64 = 0;
@@ -300,14 +310,17 @@ impl Worker {
     fn take_orders(&mut self) {
         while let Ok(order) = self.orders.try_recv() {
             match order {
-                Order::Add { key, queue, only } => {
+                Order::Add { key, queue, slot, only } => {
+                    // The queue is new; what an earlier one of this slot lost or left is not in it.
+                    let (held, taken) = self.maps.fill.slot(slot);
+                    taken.store(held.load(Ordering::Relaxed), Ordering::Relaxed);
                     if self.epoll.add(&queue, key, Interest::Read).is_ok() {
-                        self.taps.insert(key, (queue, only));
+                        self.taps.insert(key, Tap { queue, slot, only });
                     }
                 }
                 Order::Remove { key } => {
-                    if let Some((queue, _)) = self.taps.remove(&key) {
-                        let _ = self.epoll.remove(&queue);
+                    if let Some(tap) = self.taps.remove(&key) {
+                        let _ = self.epoll.remove(&tap.queue);
                     }
                 }
             }
@@ -316,22 +329,29 @@ impl Worker {
 
     /// How many frames there were.
     fn drain(&mut self, event: &Event, now: Timestamp, buffer: &mut [u8]) -> u32 {
-        let Some((queue, only)) = self.taps.get(&event.token) else { return 0 };
+        let Some(tap) = self.taps.get(&event.token) else { return 0 };
+        let (held, taken) = self.maps.fill.slot(tap.slot);
+        let before = held.load(Ordering::Relaxed);
         for frames in 0..BATCH_FRAMES as u32 {
-            let length = match queue.read(buffer) {
+            let length = match tap.queue.read(buffer) {
                 Ok(Some(length)) => length,
-                Ok(None) => return frames,
+                Ok(None) => {
+                    // Empty: all that was sent before the first read was taken, or lost; what was sent since may be on its way.
+                    let count = taken.load(Ordering::Relaxed).wrapping_add(u64::from(frames));
+                    taken.store(count.clamp(before, held.load(Ordering::Relaxed).max(before)), Ordering::Relaxed);
+                    return frames;
+                }
                 Err(_) => {
                     // The TAP is gone (its namespace ended): nothing more will come.
-                    let key = event.token;
-                    if let Some((queue, _)) = self.taps.remove(&key) {
-                        let _ = self.epoll.remove(&queue);
+                    if let Some(tap) = self.taps.remove(&event.token) {
+                        let _ = self.epoll.remove(&tap.queue);
                     }
                     return frames;
                 }
             };
-            self.frame(queue, *only, now, &mut buffer[..length]);
+            self.frame(&tap.queue, tap.only, now, &mut buffer[..length]);
         }
+        taken.fetch_add(BATCH_FRAMES as u64, Ordering::Relaxed);
         BATCH_FRAMES as u32
     }
 
@@ -352,7 +372,14 @@ impl Worker {
         let judged = catch_unwind(AssertUnwindSafe(|| {
             self.judge.judge(
                 now,
-                Held { port: tag.port, to_container: tag.to_container, verified, link: Link::Ethernet, frame: frame::frame(held) },
+                Held {
+                    port: tag.port,
+                    to_container: tag.to_container,
+                    verified,
+                    gap: tag.gap,
+                    link: Link::Ethernet,
+                    frame: frame::frame(held),
+                },
             )
         }));
         let verdict = judged.unwrap_or_else(|_| {

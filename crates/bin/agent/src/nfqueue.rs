@@ -777,6 +777,7 @@ impl Worker {
                     port: port.map_or(0, |(number, _)| number),
                     to_container: port.is_some_and(|(_, to_container)| to_container),
                     verified: packet.csum_not_ready || !packet.csum_not_verified,
+                    gap: false,
                     link: Link::Ip,
                     frame: packet.payload,
                 };

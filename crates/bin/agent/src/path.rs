@@ -85,7 +85,7 @@ impl Wanted {
             class_id: self.class,
             queue: tap.queue,
             queues: tap.queues,
-            pad: 0,
+            slot: tap.slot,
         }
     }
 }
@@ -96,6 +96,8 @@ pub struct TapPlace {
     pub ifindex: u32,
     pub queue: u32,
     pub queues: u32,
+    /// Where the fill of its first queue is counted.
+    pub slot: u32,
 }
 
 #[derive(Debug)]
@@ -135,6 +137,7 @@ impl Path {
                 port.tap_ifindex = host_tap.ifindex;
                 port.queue = host_tap.queue;
                 port.queues = host_tap.queues;
+                port.slot = host_tap.slot;
             } else if port.flags & port_flags::FAIL_CLOSED == 0 {
                 port = Port::default();
             }

@@ -78,13 +78,13 @@ impl Recorder {
                 drop: Dropped {
                     verdict: verdict(true),
                     reason: "fail-closed".into(),
-                    explanation: "the agent did not answer in time, and this workload's policy is to fail closed".into(),
+                    explanation: format!("{}, and this workload's policy is to fail closed", unanswered(event.rule)),
                     len: event.length,
                     tier: "kernel".into(),
                 },
                 alert: None,
             },
-            event_kind::FAIL_OPEN => operation("fail-open", "a flow passed uninspected: the agent did not answer in time"),
+            event_kind::FAIL_OPEN => operation("fail-open", format!("packets of a flow passed uninspected: {}", unanswered(event.rule))),
             event_kind::FOREIGN_SOURCE => {
                 operation("foreign-source", format!("{} sends with an address that is not its own", directory.name(local)))
             }
@@ -92,6 +92,11 @@ impl Recorder {
         };
         self.send(made);
     }
+}
+
+/// Why the kernel tier decided alone.
+const fn unanswered(rule: u32) -> &'static str {
+    if rule == 0 { "the agent did not answer in time" } else { "the queue to the agent was full" }
 }
 
 fn operation(action: &str, message: impl Into<String>) -> EventBody {

@@ -103,6 +103,8 @@ pub struct PacketMeta {
     pub checksum: ChecksumState,
     /// A GSO superpacket.
     pub gso: bool,
+    /// Packets of this flow and direction passed unseen before this one.
+    pub gap: bool,
     /// The kernel's number for the conversation, 0 when it has none: see `FlowTable::lookup`.
     pub epoch: u64,
     pub src: WorkloadId,
@@ -122,6 +124,7 @@ impl PacketMeta {
             link,
             checksum: ChecksumState::Unknown,
             gso: false,
+            gap: false,
             epoch: 0,
             src: WorkloadId::WORLD,
             dst: WorkloadId::WORLD,

@@ -401,6 +401,11 @@ impl Judge {
                 }
             }
         }
+        if meta.gap
+            && let Some(stream) = flow.tcp.as_mut()
+        {
+            stream.lapse();
+        }
         let key = FlowKey { id: flow.id, proto: tuple.proto, src: tuple.src, dst: tuple.dst };
         let place = Place { now, meta, key, dir: Some(dir) };
         self.key = Some(key);

@@ -46,6 +46,21 @@ fn monitor_mode_lets_go_and_says_once_what_protect_would_do() {
 }
 
 #[test]
+fn a_flow_that_passed_unseen_for_a_while_is_inspected_again_from_its_next_segment_on() {
+    for gap in [false, true] {
+        let mut bench = Bench::new(EVIL);
+        let mut connection = Connection::new(40000, 80);
+        connection.open(&mut bench);
+        connection.request(&mut bench, b"GET /");
+        // A thousand bytes went by; nobody will ever send them to the engine.
+        bench.gap = gap;
+        let outcome = bench.send(&connection.client_says(1000, ACK, b"/bin/sh"));
+        let judged = if gap { Verdict::DropFlow(DropReason::Rule) } else { Verdict::Accept };
+        assert_eq!(outcome.verdict, judged, "without the word it waits for what comes before it");
+    }
+}
+
+#[test]
 fn a_segment_that_comes_early_is_judged_in_its_place() {
     let mut bench = Bench::new(EVIL);
     let mut connection = Connection::new(40000, 80);

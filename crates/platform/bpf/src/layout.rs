@@ -4,6 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub const PORTS_MAX: u32 = 4096;
 pub const QUEUES_MAX: usize = 64;
+/// Fill levels: one for each queue of the host's TAP, then one for each port, whose interface may have a TAP of its own.
+pub const SLOTS_MAX: usize = QUEUES_MAX + PORTS_MAX as usize;
+/// A TAP queue is made with room for so many frames.
+pub const QUEUE_FRAMES: u32 = 4096;
 pub const PAIR_RULES_MAX: usize = 16;
 pub const CLASS_COUNT: usize = 16;
 pub const COUNT_COUNT: usize = 16;
@@ -36,7 +40,22 @@ macro_rules! plain {
         unsafe impl Plain for $name {}
     )* };
 }
-plain!(PathCfg, Port, AddrKey, AddrValue, FlowKey, FlowDir, Flow, PairKey, PairValue, SegmentKey, SegmentRule, SegmentValue, PathEvent);
+plain!(
+    QueueFill,
+    PathCfg,
+    Port,
+    AddrKey,
+    AddrValue,
+    FlowKey,
+    FlowDir,
+    Flow,
+    PairKey,
+    PairValue,
+    SegmentKey,
+    SegmentRule,
+    SegmentValue,
+    PathEvent
+);
 // SAFETY: an integer.
 #[allow(unsafe_code)]
 unsafe impl Plain for u32 {}
@@ -83,7 +102,20 @@ pub struct Port {
     pub class_id: u32,
     pub queue: u32,
     pub queues: u32,
-    pub pad: u32,
+    /// Fill level of the first queue.
+    pub slot: u32,
+}
+
+/// How full a TAP queue is: frames sent to it less frames read from it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct QueueFill {
+    /// Written by the kernel tier.
+    pub held: u64,
+    pub pad1: [u64; 7],
+    /// Written by the queue's worker.
+    pub taken: u64,
+    pub pad2: [u64; 7],
 }
 
 /// An address of either family: network order, IPv4 in the first word with the last all ones.
@@ -166,7 +198,9 @@ pub mod seen {
     pub const SYN_ACK: u8 = 2;
     pub const DATA: u8 = 4;
     pub const FROM_CONTAINER: u8 = 8;
-    /// Packets of it met a queue whose worker did not answer.
+    /// From the container; one bit higher: towards it. Packets passed unseen since the last one that was held.
+    pub const GAP: u8 = 16;
+    /// Packets of it met a queue whose worker did not answer, or that was full.
     pub const FAILED: u8 = 128;
 }
 
@@ -280,7 +314,7 @@ pub mod event_kind {
 }
 
 /// Names of `enum path_counter`, in its order.
-pub const COUNTER_NAMES: [&str; 12] = [
+pub const COUNTER_NAMES: [&str; 14] = [
     "flows_new",
     "flows_full",
     "pairs_full",
@@ -293,6 +327,8 @@ pub const COUNTER_NAMES: [&str; 12] = [
     "no_port",
     "inflight_leaked",
     "guard_dropped",
+    "guard_passed",
+    "queue_full",
 ];
 
 /// The tag that a held frame carries on the TAP, as the two bytes after the tag's protocol, big endian.
@@ -301,6 +337,8 @@ pub struct Tag {
     /// Number of the armed interface.
     pub port: u16,
     pub to_container: bool,
+    /// Towards user space: packets of this flow and direction before it passed unseen.
+    pub gap: bool,
 }
 
 /// What user space says of a held packet.
@@ -322,7 +360,7 @@ impl Tag {
     pub const PROTOCOL: u16 = 0x88a8;
 
     pub const fn parse(tci: u16) -> Self {
-        Self { port: tci & 0x0fff, to_container: tci & 0x1000 != 0 }
+        Self { port: tci & 0x0fff, to_container: tci & 0x1000 != 0, gap: tci & 0x2000 != 0 }
     }
 
     pub const fn encode(self, command: Command) -> u16 {
@@ -338,6 +376,7 @@ mod tests {
     fn no_hidden_padding() {
         assert_eq!(size_of::<PathCfg>(), 8 + 4 * 4 + 8 * QUEUES_MAX);
         assert_eq!(size_of::<Port>(), 32);
+        assert_eq!(size_of::<QueueFill>(), 128);
         assert_eq!(size_of::<FlowKey>(), 4 + 16 + 16 + 2 * 3 + 2);
         assert_eq!(size_of::<FlowDir>(), 5 * 4 + 4 + 3 * 8);
         assert_eq!(size_of::<Flow>(), 4 + 3 * 4 + 2 * 8 + 2 * size_of::<FlowDir>());
@@ -359,8 +398,10 @@ mod tests {
 
     #[test]
     fn a_tag_carries_port_direction_and_command() {
-        let tag = Tag { port: 4095, to_container: true };
+        let tag = Tag { port: 4095, to_container: true, gap: true };
         assert_eq!(Tag::parse(tag.encode(Command::Inject)), tag);
+        assert_eq!(Tag::parse(0x3fff), tag);
+        assert_eq!(Tag::parse(0x1fff), Tag { gap: false, ..tag });
         assert_eq!(tag.encode(Command::Reject) >> 13, 6);
     }
 }

@@ -18,7 +18,7 @@ use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenO
 
 use crate::layout::{
     AddrKey, AddrValue, COUNT_COUNT, COUNTER_NAMES, Flow, FlowKey, PairKey, PairValue, PathCfg, PathEvent, Plain, Port, QUEUES_MAX,
-    SegmentKey, SegmentValue,
+    QueueFill, SLOTS_MAX, SegmentKey, SegmentValue,
 };
 use crate::{Doing, Error, Result};
 
@@ -27,7 +27,8 @@ static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/net_path.o"));
 /// Raised when the layout of any pinned map changes meaning.
 pub const PIN_VERSION: &str = "path-v1";
 
-const MAPS: [&str; 9] = ["bh_cfg", "bh_ports", "bh_if2port", "bh_addrs", "bh_flows", "bh_pairs", "bh_segments", "bh_events", "bh_counters"];
+const MAPS: [&str; 10] =
+    ["bh_cfg", "bh_ports", "bh_if2port", "bh_addrs", "bh_flows", "bh_pairs", "bh_segments", "bh_events", "bh_counters", "bh_queues"];
 const GUARDED: &str = "bh_guarded";
 
 #[derive(Debug, Clone)]
@@ -182,9 +183,11 @@ impl PathObject {
             MapHandle::try_from(&map).doing(format!("take map {name}"))
         };
         let cfg = find("bh_cfg")?;
-        let shared = SharedCfg::map(&cfg)?;
+        let shared = SharedCfg(Shared::map("bh_cfg", &cfg, 1)?);
+        let fill = QueueFills(Shared::map("bh_queues", &find("bh_queues")?, SLOTS_MAX)?);
         Ok(PathMaps {
             shared,
+            fill,
             ports: find("bh_ports")?,
             if2port: find("bh_if2port")?,
             addrs: find("bh_addrs")?,
@@ -253,46 +256,85 @@ pub fn unpin(options: &PathOptions, name: &str) {
     }
 }
 
-/// The configuration that kernel and workers share by memory.
+/// The values of an array map that the kernel and workers share by memory.
 #[derive(Debug)]
-pub struct SharedCfg {
-    at: NonNull<PathCfg>,
+struct Shared<T> {
+    at: NonNull<T>,
     bytes: usize,
 }
 
 // SAFETY: the pointee is shared memory that is only touched through atomics or volatile accesses of whole words.
 #[allow(unsafe_code)]
-unsafe impl Send for SharedCfg {}
+unsafe impl<T> Send for Shared<T> {}
 // SAFETY: as above.
 #[allow(unsafe_code)]
-unsafe impl Sync for SharedCfg {}
+unsafe impl<T> Sync for Shared<T> {}
 
-impl SharedCfg {
+impl<T: Plain> Shared<T> {
     #[allow(unsafe_code)]
-    fn map(map: &MapHandle) -> Result<Self> {
-        if map.value_size() as usize != size_of::<PathCfg>() {
-            return Err(Error::Layout { name: "bh_cfg", found: map.value_size() as usize, expected: size_of::<PathCfg>() });
+    fn map(name: &'static str, map: &MapHandle, entries: usize) -> Result<Self> {
+        if map.value_size() as usize != size_of::<T>() || !size_of::<T>().is_multiple_of(8) {
+            return Err(Error::Layout { name, found: map.value_size() as usize, expected: size_of::<T>() });
         }
-        let bytes = size_of::<PathCfg>().next_multiple_of(4096);
-        // SAFETY: a fresh shared mapping of a mmapable array map of at least this size; the kernel keeps it alive.
+        if map.max_entries() as usize != entries {
+            return Err(Error::Layout { name, found: map.max_entries() as usize, expected: entries });
+        }
+        let bytes = (size_of::<T>() * entries).next_multiple_of(4096);
+        // SAFETY: a fresh shared mapping of a mmapable array map of this size; the kernel keeps it alive.
         let at = unsafe {
             libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, map.as_fd().as_raw_fd(), 0)
         };
         if at == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error()).doing("map bh_cfg");
+            return Err(io::Error::last_os_error()).doing(format!("map {name}"));
         }
-        let Some(at) = NonNull::new(at.cast::<PathCfg>()) else {
-            return Err(Error::Missing { kind: "map", name: "bh_cfg" });
-        };
-        Ok(Self { at, bytes })
+        match NonNull::new(at.cast::<T>()) {
+            Some(at) => Ok(Self { at, bytes }),
+            None => Err(Error::Missing { kind: "map", name }),
+        }
     }
+}
 
+impl<T> Drop for Shared<T> {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `map`, not used after this.
+        unsafe {
+            libc::munmap(self.at.as_ptr().cast(), self.bytes);
+        }
+    }
+}
+
+/// How full the TAP queues are.
+#[derive(Debug)]
+pub struct QueueFills(Shared<QueueFill>);
+
+impl QueueFills {
+    /// Frames that the kernel tier has sent to the queue of this slot, and those that its worker says it has read.
+    ///
+    /// # Panics
+    /// For a slot that does not exist.
+    #[allow(unsafe_code)]
+    pub fn slot(&self, slot: usize) -> (&AtomicU64, &AtomicU64) {
+        assert!(slot < SLOTS_MAX);
+        // SAFETY: in bounds of the mapping (the map's size was compared), aligned, and both sides treat the words as atomic.
+        unsafe {
+            let fill = self.0.at.as_ptr().add(slot);
+            (AtomicU64::from_ptr(std::ptr::addr_of_mut!((*fill).held)), AtomicU64::from_ptr(std::ptr::addr_of_mut!((*fill).taken)))
+        }
+    }
+}
+
+/// The configuration that kernel and workers share by memory.
+#[derive(Debug)]
+pub struct SharedCfg(Shared<PathCfg>);
+
+impl SharedCfg {
     /// CLOCK_MONOTONIC nanoseconds at which the worker of `queue` was last alive.
     #[allow(unsafe_code)]
     pub fn heartbeat(&self, queue: usize) -> &AtomicU64 {
         assert!(queue < QUEUES_MAX);
         // SAFETY: in bounds of the mapping, aligned (offset 24), and both sides treat the word as atomic.
-        unsafe { AtomicU64::from_ptr(std::ptr::addr_of_mut!((*self.at.as_ptr()).heartbeat_ns[queue])) }
+        unsafe { AtomicU64::from_ptr(std::ptr::addr_of_mut!((*self.0.at.as_ptr()).heartbeat_ns[queue])) }
     }
 
     pub fn beat(&self, queue: usize, now_ns: u64) {
@@ -304,7 +346,7 @@ impl SharedCfg {
     pub fn set(&self, fail_after_ns: u64, flags: u32, queues: u32, generation: u32) {
         // SAFETY: aligned words inside the mapping; the kernel reads each on its own.
         unsafe {
-            let cfg = self.at.as_ptr();
+            let cfg = self.0.at.as_ptr();
             std::ptr::addr_of_mut!((*cfg).fail_after_ns).write_volatile(fail_after_ns);
             std::ptr::addr_of_mut!((*cfg).flags).write_volatile(flags);
             std::ptr::addr_of_mut!((*cfg).queues).write_volatile(queues);
@@ -316,23 +358,13 @@ impl SharedCfg {
     #[allow(unsafe_code)]
     pub fn fail_after_ns(&self) -> u64 {
         // SAFETY: an aligned word inside the mapping.
-        unsafe { std::ptr::addr_of!((*self.at.as_ptr()).fail_after_ns).read_volatile() }
+        unsafe { std::ptr::addr_of!((*self.0.at.as_ptr()).fail_after_ns).read_volatile() }
     }
 
     #[allow(unsafe_code)]
     pub fn generation(&self) -> u32 {
         // SAFETY: an aligned word inside the mapping.
-        unsafe { std::ptr::addr_of!((*self.at.as_ptr()).generation).read_volatile() }
-    }
-}
-
-impl Drop for SharedCfg {
-    #[allow(unsafe_code)]
-    fn drop(&mut self) {
-        // SAFETY: the mapping made in `map`, not used after this.
-        unsafe {
-            libc::munmap(self.at.as_ptr().cast(), self.bytes);
-        }
+        unsafe { std::ptr::addr_of!((*self.0.at.as_ptr()).generation).read_volatile() }
     }
 }
 
@@ -340,6 +372,7 @@ impl Drop for SharedCfg {
 #[derive(Debug)]
 pub struct PathMaps {
     pub shared: SharedCfg,
+    pub fill: QueueFills,
     ports: MapHandle,
     if2port: MapHandle,
     addrs: MapHandle,

@@ -45,7 +45,7 @@ fn programs_load_and_maps_hold_what_is_put_into_them() {
         println!("{name}: {count} instructions");
     }
     let maps = object.maps().unwrap();
-    let port = Port { ifindex: 7, tap_ifindex: 8, workload: 9, flags: 1, class_id: 2, queue: 0, queues: 2, pad: 0 };
+    let port = Port { ifindex: 7, tap_ifindex: 8, workload: 9, flags: 1, class_id: 2, queue: 0, queues: 2, slot: 0 };
     maps.set_port(3, &port).unwrap();
     assert_eq!(maps.port(3).unwrap(), Some(port));
     let key = AddrKey::of("198.51.100.9".parse().unwrap());

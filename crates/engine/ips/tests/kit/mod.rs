@@ -124,6 +124,8 @@ pub struct Bench {
     pub protect: bool,
     /// Who is the protected workload.
     pub home: Option<Ipv4Addr>,
+    /// Packets of the flow passed unseen before the next one.
+    pub gap: bool,
     pub events: Vec<EngineEvent>,
 }
 
@@ -134,7 +136,7 @@ impl Bench {
 
     pub fn with(config: PipelineConfig, rules: &str) -> Self {
         let pipeline = Pipeline::new(config, ruleset(rules), 7);
-        Self { pipeline, now: Timestamp::from_secs(1_700_000_000), protect: true, home: None, events: Vec::new() }
+        Self { pipeline, now: Timestamp::from_secs(1_700_000_000), protect: true, home: None, gap: false, events: Vec::new() }
     }
 
     pub fn send(&mut self, frame: &[u8]) -> Outcome {
@@ -145,6 +147,7 @@ impl Bench {
             src: WorkloadId(2),
             dst: WorkloadId(3),
             home: HomeSide { source: at_home(26), destination: at_home(30) },
+            gap: std::mem::take(&mut self.gap),
             ..PacketMeta::captured(LinkType::Ethernet, frame.len() as u32, self.protect)
         };
         let outcome = self.pipeline.packet(self.now, &meta, frame, &mut ());
