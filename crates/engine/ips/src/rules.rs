@@ -194,6 +194,10 @@ impl Ruleset {
             for rule in source.rules {
                 match compile_rule(source.name, rule, variables, classification) {
                     Ok(one) => {
+                        if let Some(part) = one.empty_part() {
+                            let message = format!("no packet has such {part}: the rule never matches");
+                            diagnostics.push((number, diagnostic(rule, Code::EmptySet, message)));
+                        }
                         let literal = choose_literal(rule);
                         compiled.push((turn(&one, compiled.len()), one, literal));
                     }
@@ -317,6 +321,17 @@ impl Compiled {
             | Protocol::Other(_) => true,
         };
         version && (one_way(from, to) || (self.both_ways && one_way(to, from)))
+    }
+
+    /// The part of the header that stands for nothing, so that no packet can match.
+    fn empty_part(&self) -> Option<&'static str> {
+        let parts = [
+            (self.source.is_empty(), "a source address"),
+            (self.source_ports.is_empty(), "a source port"),
+            (self.destination.is_empty(), "a destination address"),
+            (self.destination_ports.is_empty(), "a destination port"),
+        ];
+        parts.into_iter().find_map(|(empty, part)| empty.then_some(part))
     }
 
     pub fn protocol_matches(&self, proto: u8) -> bool {
@@ -625,7 +640,7 @@ impl Table {
             let id = id as RuleId;
             // A stream rule is tried on packets that no stream takes in; TCP keeps those in the stream's table.
             let wanted = if on_stream { rule.on_stream } else { rule.on_packet || (rule.on_stream && class != ProtoClass::Tcp) };
-            if !wanted || !rule.in_class(class) || rule.flow.direction.is_some_and(|only| only != dir) {
+            if !wanted || rule.empty_part().is_some() || !rule.in_class(class) || rule.flow.direction.is_some_and(|only| only != dir) {
                 continue;
             }
             let ports = matches!(class, ProtoClass::Tcp | ProtoClass::Udp) || rule.protocol == Protocol::Sctp;

@@ -29,6 +29,31 @@ fn an_exploit_split_over_segments_condemns_its_flow() {
 }
 
 #[test]
+fn a_rule_whose_header_stands_for_nothing_is_loaded_and_never_matches() {
+    use bulkhead_ips::{Ruleset, Source};
+    use bulkhead_rules::{Classification, Code, Severity, Variables};
+
+    let text = "\
+alert tcp [203.0.113.1,!203.0.113.0/24] any -> any 80 (msg:\"no source\"; content:\"/bin/sh\"; sid:11; rev:1;)
+alert tcp any any -> any [80,!1:100] (msg:\"no port\"; content:\"/bin/sh\"; sid:12; rev:1;)
+alert tcp any any -> $EXTERNAL_NET 80 (msg:\"no outside\"; content:\"/bin/sh\"; sid:13; rev:1;)
+alert tcp any any <> any 80 (msg:\"all\"; content:\"/bin/sh\"; sid:14; rev:1;)
+";
+    let mut variables = Variables::default();
+    variables.define("HOME_NET", "any");
+    let file = bulkhead_rules::parse(text);
+    let done = Ruleset::compile(&[Source { name: "test.rules", rules: &file.rules }], &variables, &Classification::builtin());
+    let told: Vec<_> = done.diagnostics.iter().map(|(_, found)| (found.code, found.severity, found.sid)).collect();
+    assert_eq!(told, [11, 12, 13].map(|sid| (Code::EmptySet, Severity::Warning, Some(sid))));
+    assert_eq!(done.ruleset.len(), 4);
+    let mut bench = Bench::running(PipelineConfig::default(), done.ruleset);
+    let mut connection = Connection::new(40000, 80);
+    connection.open(&mut bench);
+    connection.request(&mut bench, b"GET /bin/sh\r\n");
+    assert_eq!(bench.alerts().iter().map(|alert| alert.rule.sid).collect::<Vec<_>>(), [14]);
+}
+
+#[test]
 fn monitor_mode_lets_go_and_says_once_what_protect_would_do() {
     let mut bench = Bench::new(EVIL);
     bench.protect = false;

@@ -104,7 +104,7 @@ codes! {
     // Found when a rule set is compiled.
     UndefinedVariable = "0030" Error "not defined",
     BadVariable = "0031" Error "variable cannot be read",
-    EmptySet = "0032" Error "matches nothing",
+    EmptySet = "0032" Warning "stands for nothing",
     BadClassification = "0033" Error "not a classification line",
     BadReference = "0034" Error "not a reference line",
     BadThresholdLine = "0035" Error "not a threshold line",

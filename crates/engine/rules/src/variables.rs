@@ -160,8 +160,6 @@ pub enum VariableError {
     Unreadable { name: String, reason: String },
     #[error("the variable `${0}` refers to itself")]
     Circle(String),
-    #[error("`{0}` matches nothing")]
-    Empty(String),
     #[error("`{0}` stands for more than {RANGES_MAX} ranges")]
     TooLarge(String),
 }
@@ -171,7 +169,6 @@ impl VariableError {
         match self {
             Self::Undefined(_) => Code::UndefinedVariable,
             Self::Unreadable { .. } | Self::Circle(_) | Self::TooLarge(_) => Code::BadVariable,
-            Self::Empty(_) => Code::EmptySet,
         }
     }
 }
@@ -184,16 +181,15 @@ impl Variables {
         map.insert(name.to_owned(), value.to_owned());
     }
 
-    /// The addresses that an expression stands for; never the empty set.
+    /// The addresses that an expression stands for. None, when variables make it so (`!$HOME_NET` where that is `any`): the rule is
+    /// well formed and never matches.
     pub fn address_set(&self, tree: &AddressExpr) -> Result<AddressSet, VariableError> {
-        let set = self.address_tree(tree, 0)?;
-        if set.is_empty() { Err(VariableError::Empty(crate::format::address(tree))) } else { Ok(set) }
+        self.address_tree(tree, 0)
     }
 
-    /// The ports that an expression stands for; never the empty set.
+    /// The ports that an expression stands for; perhaps none.
     pub fn port_set(&self, tree: &PortExpr) -> Result<PortSet, VariableError> {
-        let set = self.port_tree(tree, 0)?;
-        if set.is_empty() { Err(VariableError::Empty(crate::format::port(tree))) } else { Ok(set) }
+        self.port_tree(tree, 0)
     }
 
     fn address_tree(&self, tree: &AddressExpr, depth: usize) -> Result<AddressSet, VariableError> {
@@ -202,7 +198,8 @@ impl Variables {
             AddressExpr::Network { address, prefix } => network(*address, *prefix),
             AddressExpr::Range(IpAddr::V4(first), IpAddr::V4(last)) => v4(u32::from(*first), u32::from(*last)),
             AddressExpr::Range(IpAddr::V6(first), IpAddr::V6(last)) => v6(u128::from(*first), u128::from(*last)),
-            AddressExpr::Range(first, _) => return Err(VariableError::Empty(first.to_string())),
+            // Of two families: the parser lets none through.
+            AddressExpr::Range(..) => AddressSet::default(),
             AddressExpr::Not(inner) => self.address_tree(inner, depth)?.not(),
             AddressExpr::List(members) => {
                 let mut yes: Option<AddressSet> = None;
@@ -384,8 +381,17 @@ mod tests {
         assert!(matches!(error("$A"), VariableError::Circle(_)));
         assert!(matches!(error("$C"), VariableError::Unreadable { .. }));
         assert!(matches!(error("$NONE"), VariableError::Undefined(_)));
-        assert!(matches!(error("!any"), VariableError::Empty(_)));
-        assert!(matches!(variables.port_set(&header::port("!0:65535").unwrap()), Err(VariableError::Empty(_))));
+    }
+
+    #[test]
+    fn a_set_may_be_empty() {
+        let mut variables = Variables::default();
+        variables.define("HOME_NET", "any");
+        for text in ["!any", "$EXTERNAL_NET", "[198.51.100.7,!198.51.100.0/24]"] {
+            let set = addresses(text, &variables);
+            assert!(set.is_empty() && !set.contains("198.51.100.7".parse().unwrap(), true), "{text}");
+        }
+        assert!(variables.port_set(&header::port("!0:65535").unwrap()).unwrap().is_empty());
     }
 
     #[test]

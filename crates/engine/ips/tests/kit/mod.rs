@@ -135,7 +135,11 @@ impl Bench {
     }
 
     pub fn with(config: PipelineConfig, rules: &str) -> Self {
-        let pipeline = Pipeline::new(config, ruleset(rules), 7);
+        Self::running(config, ruleset(rules))
+    }
+
+    pub fn running(config: PipelineConfig, ruleset: Arc<Ruleset>) -> Self {
+        let pipeline = Pipeline::new(config, ruleset, 7);
         Self { pipeline, now: Timestamp::from_secs(1_700_000_000), protect: true, home: None, gap: false, events: Vec::new() }
     }
 
