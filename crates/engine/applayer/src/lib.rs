@@ -36,6 +36,7 @@ mod dns;
 mod ftp;
 pub mod fuzz;
 mod http;
+mod http2;
 mod lines;
 mod names;
 mod protocol;

@@ -68,6 +68,7 @@ named! {
     Protocol {
         /// HTTP/1 (`http1` in a rule's header).
         Http "http",
+        Http2 "http2",
         Dns "dns",
         Tls "tls",
         Ssh "ssh",
@@ -123,6 +124,7 @@ buffers! {
     HttpRequestBody "http.request_body" ToServer Trailer, HttpResponseBody "http.response_body" ToClient Trailer,
     HttpStatCode "http.stat_code" ToClient Line, HttpStatMsg "http.stat_msg" ToClient Line,
     HttpResponseLine "http.response_line" ToClient Line,
+    Http2Header "http2.header" Both Trailer, Http2HeaderName "http2.header_name" Both Trailer,
     FileData "file.data" Both Complete, FileName "file.name" Both Complete,
     DnsQuery "dns.query" ToServer Complete, DnsQueriesRrname "dns.queries.rrname" Both Complete,
     DnsAnswersRrname "dns.answers.rrname" Both Complete, DnsAuthoritiesRrname "dns.authorities.rrname" Both Complete,
@@ -151,6 +153,10 @@ named! {
     Field {
         HttpRequestLength "http.request_length", HttpResponseLength "http.response_length", HttpStatus "http.status",
         HttpPort "http.port",
+        Http2Frametype "http2.frametype", Http2Errorcode "http2.errorcode", Http2Priority "http2.priority",
+        Http2SizeUpdate "http2.size_update", Http2Window "http2.window", Http2StreamId "http2.stream_id",
+        /// Identifier times 2^32, and value.
+        Http2Settings "http2.settings",
         FileSize "filesize",
         DnsOpcode "dns.opcode", DnsRcode "dns.rcode", DnsRrtype "dns.rrtype",
         /// As in a hello, 0x0303 for 1.2: asked for first (to the server), chosen (to the client).

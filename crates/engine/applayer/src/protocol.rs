@@ -6,10 +6,11 @@ use crate::context::{Config, Io};
 use crate::names::{Dir, Protocol};
 use crate::session::Transport;
 use crate::sink::Finished;
-use crate::{dns, ftp, http, smtp, ssh, tls};
+use crate::{dns, ftp, http, http2, smtp, ssh, tls};
 
 /// One row a protocol, asked in this order.
 pub(crate) static TABLE: &[Entry] = &[
+    Entry { protocol: Protocol::Http2, transport: Transport::Tcp, probe: http2::probe, parser: |_| Box::<http2::Http2>::default() },
     Entry { protocol: Protocol::Http, transport: Transport::Tcp, probe: http::probe, parser: |config| Box::new(http::Http::new(config)) },
     Entry { protocol: Protocol::Smtp, transport: Transport::Tcp, probe: smtp::probe, parser: |_| Box::<smtp::Smtp>::default() },
     Entry { protocol: Protocol::Ftp, transport: Transport::Tcp, probe: ftp::probe, parser: |_| Box::<ftp::Ftp>::default() },

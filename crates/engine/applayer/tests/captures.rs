@@ -258,10 +258,6 @@ fn capture(case: &Path, text: &str) -> Option<PathBuf> {
 const KNOWN: &[(&str, &str)] = &[
     ("decode-chdlc-02", "link type that the reader here does not know"),
     ("decode-teredo-01", "tunnel that the reader here does not know"),
-    ("dns-over-http2", "HTTP/2"),
-    ("http2-files", "HTTP/2"),
-    ("http2-files-6", "HTTP/2"),
-    ("http2-upgrade", "HTTP/2"),
     ("ldap-starttls", "LDAP"),
     ("pgsql/pgsql-upgrade-tls", "PostgreSQL"),
 ];

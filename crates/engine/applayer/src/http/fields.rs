@@ -13,12 +13,14 @@ pub(crate) struct Scratch {
     text: Vec<u8>,
     /// Places of fields, by name.
     order: Vec<u32>,
-    pub(super) path: Vec<u8>,
+    pub path: Vec<u8>,
+    /// They came as names and values.
+    apart: bool,
 }
 
 /// A field; `name` and `value` lie in the scratch's text. Repetitions hang on the first of their name.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Header {
+pub(crate) struct Header {
     name: (u32, u32),
     value: (u32, u32),
     hash: u32,
@@ -48,6 +50,7 @@ pub(super) struct Oddities {
 impl Scratch {
     /// Reads a block: everything after the first line, with or without the blank line that ends it.
     pub(super) fn parse(&mut self, mut block: &[u8], side: Side, headers_max: usize, field_max: usize) -> Oddities {
+        self.apart = false;
         self.fields.clear();
         self.text.clear();
         let mut odd = Oddities::default();
@@ -74,6 +77,32 @@ impl Scratch {
         odd
     }
 
+    /// Fields that came as names and values (HTTP/2), instead of a block: [`Self::clear`], [`Self::add`] each, [`Self::done`].
+    pub fn clear(&mut self) {
+        self.apart = true;
+        self.fields.clear();
+        self.text.clear();
+    }
+
+    pub fn add(&mut self, name: &[u8], value: &[u8]) {
+        let (name, value) = (self.append(name), self.append(value));
+        let hash = self.hash(name);
+        self.fields.push(Header { name, value, hash, next: NONE, colonless: false, repeated: false, repetitions: 0 });
+    }
+
+    pub fn done(&mut self) {
+        self.chain(&mut Oddities::default());
+    }
+
+    /// Between the parts of a value. A cookie's crumbs are put together as RFC 9113, section 8.2.3, has it.
+    pub fn joint(&self, field: &Header) -> &'static [u8] {
+        if self.apart && self.name(field) == b"cookie" { b"; " } else { b", " }
+    }
+
+    fn hash(&self, name: (u32, u32)) -> u32 {
+        self.slice(name).iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte | 0x20)).wrapping_mul(0x0100_0193))
+    }
+
     fn field(&mut self, line: &[u8], odd: &mut Oddities) {
         let (name, value) = match memchr(b':', line) {
             Some(colon) => (&line[..colon], &line[colon + 1..]),
@@ -88,7 +117,7 @@ impl Scratch {
         let name = self.append(name);
         let value = self.append(value);
         let colonless = memchr(b':', line).is_none();
-        let hash = self.slice(name).iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte | 0x20)).wrapping_mul(0x0100_0193));
+        let hash = self.hash(name);
         self.fields.push(Header { name, value, hash, next: NONE, colonless, repeated: false, repetitions: 0 });
     }
 
@@ -173,16 +202,16 @@ impl Scratch {
     }
 
     /// Each field once, in the order of the first of its name.
-    pub(super) fn distinct(&self) -> impl Iterator<Item = &Header> {
+    pub fn distinct(&self) -> impl Iterator<Item = &Header> {
         self.fields.iter().filter(|field| !field.repeated)
     }
 
-    pub(super) fn name(&self, field: &Header) -> &[u8] {
+    pub fn name(&self, field: &Header) -> &[u8] {
         self.slice(field.name)
     }
 
     /// The parts of a value; `, ` belongs between them.
-    pub(super) fn values<'a>(&'a self, field: &'a Header) -> impl Iterator<Item = &'a [u8]> {
+    pub fn values<'a>(&'a self, field: &'a Header) -> impl Iterator<Item = &'a [u8]> {
         std::iter::successors(Some(field), |field| self.fields.get(field.next as usize)).map(|field| self.slice(field.value))
     }
 
@@ -197,7 +226,7 @@ impl Scratch {
     }
 
     /// By lower-case name.
-    pub(super) fn find(&self, name: &[u8]) -> Option<&Header> {
+    pub fn find(&self, name: &[u8]) -> Option<&Header> {
         self.distinct().find(|field| self.name(field).eq_ignore_ascii_case(name))
     }
 
@@ -212,7 +241,7 @@ impl Scratch {
     }
 
     /// First part of a field's value.
-    pub(super) fn first_value(&self, name: &[u8]) -> Option<&[u8]> {
+    pub fn first_value(&self, name: &[u8]) -> Option<&[u8]> {
         self.find(name).map(|field| self.slice(field.value))
     }
 }

@@ -4,7 +4,7 @@ use super::encoding::{Codings, Decoder, Limits};
 use super::multipart::{Multipart, parameter};
 use super::{Body, Exchange, Http, METHODS, Scratch, Side, State, uri};
 use crate::context::Io;
-use crate::names::{Buffer, Dir, Field, Protocol, Stage};
+use crate::names::{Buffer, BufferSet, Dir, Field, Protocol, Stage};
 use crate::protocol::Next;
 use crate::sink::Finished;
 use crate::transaction::Transaction;
@@ -153,45 +153,7 @@ impl Http {
         if let Some(tx) = io.tx(id) {
             note(tx, dir, side, &odd);
             tx.value(Buffer::HttpHeaderRaw, dir, block);
-            let excluded: &[u8] = if side == Side::Request { b"cookie" } else { b"set-cookie" };
-            let begin = tx.arena_len();
-            for own in [false, true] {
-                if own {
-                    let end = tx.arena_len();
-                    tx.value_at(Buffer::HttpHeader, dir, begin..end);
-                }
-                for field in scratch.distinct().filter(|field| scratch.name(field).eq_ignore_ascii_case(excluded) == own) {
-                    let start = tx.arena_len();
-                    tx.append(scratch.name(field));
-                    let value = tx.append(b": ").end;
-                    for (index, part) in scratch.values(field).enumerate() {
-                        if index > 0 {
-                            tx.append(b", ");
-                        }
-                        tx.append(part);
-                    }
-                    let end = tx.arena_len();
-                    tx.append(b"\r\n");
-                    let each = if side == Side::Request { Buffer::HttpRequestHeader } else { Buffer::HttpResponseHeader };
-                    if wanted.contains(each) {
-                        tx.value_at(each, dir, start..end);
-                    }
-                    let known = OWN.iter().find(|(name, _, _)| scratch.name(field).eq_ignore_ascii_case(name));
-                    let buffer = known.and_then(|(_, request, response)| if side == Side::Request { *request } else { *response });
-                    if let Some(buffer) = buffer {
-                        tx.value_at(buffer, dir, value..end);
-                    }
-                }
-            }
-            if wanted.contains(Buffer::HttpHeaderNames) {
-                let start = tx.append(b"\r\n").start;
-                for field in scratch.distinct() {
-                    tx.append(scratch.name(field));
-                    tx.append(b"\r\n");
-                }
-                let end = tx.append(b"\r\n").end;
-                tx.value_at(Buffer::HttpHeaderNames, dir, start..end);
-            }
+            fields_to_values(tx, dir, side, &scratch, &wanted);
             if wanted.contains(Buffer::HttpStart) {
                 let line = if side == Side::Request { Buffer::HttpRequestLine } else { Buffer::HttpResponseLine };
                 let mut text = tx.get(line, dir).unwrap_or_default().to_vec();
@@ -251,7 +213,8 @@ impl Http {
             }
         }
         if state != State::Fixed(0) && state != State::Waiting {
-            self.prepare_body(&scratch, id, io);
+            let origin = Origin { side, id };
+            self.halves[dir as usize].body = Body::prepare(&scratch, origin, io);
         }
         io.context.scratch = scratch;
         self.halves[dir as usize].state = state;
@@ -280,50 +243,6 @@ impl Http {
         tunnel.then_some(Next::Switch)
     }
 
-    /// Which codings and parts the body has, and under which name it is a file.
-    fn prepare_body(&mut self, scratch: &Scratch, id: u64, io: &mut Io<'_>) {
-        let config = &io.context.config;
-        let (wanted, layers_max) = (config.wanted, config.coding_layers_max);
-        let limits = Limits {
-            bytes_max: config.decoded_bytes_max,
-            ratio_max: config.decoded_ratio_max,
-            ratio_free_bytes: config.decoded_free_bytes,
-        };
-        let half = &mut self.halves[io.dir as usize];
-        let (own, dir) = (if half.side == Side::Request { Buffer::HttpRequestBody } else { Buffer::HttpResponseBody }, io.dir);
-        if !wanted.contains(own) && !wanted.contains(Buffer::FileData) {
-            return;
-        }
-        let mut codings = Codings::default();
-        for name in [&b"content-encoding"[..], b"transfer-encoding"] {
-            scratch.meant(name).for_each(|value| codings.add(value, layers_max));
-        }
-        half.body = Body::default();
-        if !codings.list.is_empty() {
-            half.body.decoder = Some(Box::new(Decoder::new(&codings, limits, &mut io.context.inflaters)));
-        }
-        if half.side == Side::Request {
-            half.body.form = scratch.first_value(b"content-type").and_then(Multipart::new).map(Box::new);
-        }
-        let Some(tx) = io.tx(id) else { return };
-        if codings.unknown {
-            tx.event("http.abnormal_ce_header", dir);
-        }
-        if codings.too_many {
-            tx.event("http.too_many_encoding_layers", dir);
-        }
-        if half.body.form.is_none() && wanted.contains(Buffer::FileName) {
-            let named = scratch.first_value(b"content-disposition").and_then(|value| parameter(value, b"filename"));
-            let name = match named {
-                Some(name) => Some(name.to_vec()),
-                None => tx.get(Buffer::HttpUri, Dir::ToServer).map(|uri| path(uri).to_vec()),
-            };
-            if let Some(name) = name.filter(|name| !name.is_empty()) {
-                tx.value(Buffer::FileName, dir, &name);
-            }
-        }
-    }
-
     /// Trailers are header fields to a rule.
     pub(super) fn trailers(&mut self, block: &[u8], io: &mut Io<'_>) {
         let dir = io.dir;
@@ -338,6 +257,103 @@ impl Http {
         }
         self.finish(io);
     }
+}
+
+impl Body {
+    /// Which codings and parts the body has, and under which name it is a file.
+    pub(crate) fn prepare(scratch: &Scratch, origin: Origin, io: &mut Io<'_>) -> Self {
+        let Origin { side, id } = origin;
+        let config = &io.context.config;
+        let (wanted, layers_max) = (config.wanted, config.coding_layers_max);
+        let limits = Limits {
+            bytes_max: config.decoded_bytes_max,
+            ratio_max: config.decoded_ratio_max,
+            ratio_free_bytes: config.decoded_free_bytes,
+        };
+        let mut body = Self::default();
+        let (own, dir) = (if side == Side::Request { Buffer::HttpRequestBody } else { Buffer::HttpResponseBody }, io.dir);
+        if !wanted.contains(own) && !wanted.contains(Buffer::FileData) {
+            return body;
+        }
+        let mut codings = Codings::default();
+        for name in [&b"content-encoding"[..], b"transfer-encoding"] {
+            scratch.meant(name).for_each(|value| codings.add(value, layers_max));
+        }
+        if !codings.list.is_empty() {
+            body.decoder = Some(Box::new(Decoder::new(&codings, limits, &mut io.context.inflaters)));
+        }
+        if side == Side::Request {
+            body.form = scratch.first_value(b"content-type").and_then(Multipart::new).map(Box::new);
+        }
+        let Some(tx) = io.tx(id) else { return body };
+        if codings.unknown {
+            tx.event("http.abnormal_ce_header", dir);
+        }
+        if codings.too_many {
+            tx.event("http.too_many_encoding_layers", dir);
+        }
+        if body.form.is_none() && wanted.contains(Buffer::FileName) {
+            let named = scratch.first_value(b"content-disposition").and_then(|value| parameter(value, b"filename"));
+            let name = match named {
+                Some(name) => Some(name.to_vec()),
+                None => tx.get(Buffer::HttpUri, Dir::ToServer).map(|uri| path(uri).to_vec()),
+            };
+            if let Some(name) = name.filter(|name| !name.is_empty()) {
+                tx.value(Buffer::FileName, dir, &name);
+            }
+        }
+        body
+    }
+}
+
+/// Fields as values: the block, each field, those with a buffer of their own, and the names.
+pub(crate) fn fields_to_values(tx: &mut Transaction, dir: Dir, side: Side, scratch: &Scratch, wanted: &BufferSet) {
+    let excluded: &[u8] = if side == Side::Request { b"cookie" } else { b"set-cookie" };
+    let begin = tx.arena_len();
+    for own in [false, true] {
+        if own {
+            let end = tx.arena_len();
+            tx.value_at(Buffer::HttpHeader, dir, begin..end);
+        }
+        for field in scratch.distinct().filter(|field| scratch.name(field).eq_ignore_ascii_case(excluded) == own) {
+            let start = tx.arena_len();
+            tx.append(scratch.name(field));
+            let value = tx.append(b": ").end;
+            for (index, part) in scratch.values(field).enumerate() {
+                if index > 0 {
+                    tx.append(scratch.joint(field));
+                }
+                tx.append(part);
+            }
+            let end = tx.arena_len();
+            tx.append(b"\r\n");
+            let each = if side == Side::Request { Buffer::HttpRequestHeader } else { Buffer::HttpResponseHeader };
+            if wanted.contains(each) {
+                tx.value_at(each, dir, start..end);
+            }
+            let known = OWN.iter().find(|(name, _, _)| scratch.name(field).eq_ignore_ascii_case(name));
+            let buffer = known.and_then(|(_, request, response)| if side == Side::Request { *request } else { *response });
+            if let Some(buffer) = buffer {
+                tx.value_at(buffer, dir, value..end);
+            }
+        }
+    }
+    if wanted.contains(Buffer::HttpHeaderNames) {
+        let start = tx.append(b"\r\n").start;
+        for field in scratch.distinct() {
+            tx.append(scratch.name(field));
+            tx.append(b"\r\n");
+        }
+        let end = tx.append(b"\r\n").end;
+        tx.value_at(Buffer::HttpHeaderNames, dir, start..end);
+    }
+}
+
+/// Whose body it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin {
+    pub side: Side,
+    pub id: u64,
 }
 
 /// A normalised target without query and fragment.
@@ -380,13 +396,19 @@ fn host(tx: &mut Transaction, dir: Dir, field: Option<&[u8]>) {
     {
         tx.event("http.host_header_ambiguous", dir);
     }
-    if let Some(raw) = parts.host.or(field) {
+    let port = parts.port.or(given.and_then(|(_, port)| port));
+    host_values(tx, dir, parts.host.or(field), parts.host.or(given.map(|(host, _)| host)), port);
+}
+
+/// The host asked for: as it came, and in lower case without port and closing dots.
+pub(crate) fn host_values(tx: &mut Transaction, dir: Dir, raw: Option<&[u8]>, host: Option<&[u8]>, port: Option<&[u8]>) {
+    if let Some(raw) = raw {
         tx.value(Buffer::HttpHostRaw, dir, raw);
     }
-    if let Some(port) = parts.port.or(given.and_then(|(_, port)| port)).and_then(uri::port_number) {
+    if let Some(port) = port.and_then(uri::port_number) {
         tx.integer_is(Field::HttpPort, dir, u64::from(port));
     }
-    if let Some(host) = parts.host.or(given.map(|(host, _)| host)) {
+    if let Some(host) = host {
         let host = host.trim_ascii().to_ascii_lowercase();
         let end = host.iter().rposition(|byte| *byte != b'.').map_or(0, |at| at + 1);
         tx.value(Buffer::HttpHost, dir, &host[..end]);

@@ -18,7 +18,9 @@ use std::collections::VecDeque;
 
 pub(crate) use encoding::Pool as Inflaters;
 pub(crate) use fields::Scratch;
+pub(crate) use message::{Origin, fields_to_values, host_values};
 pub(crate) use multipart::parameter;
+pub(crate) use uri::{Target, host_and_port};
 
 use crate::context::{Config, Io};
 use crate::names::{Buffer, Dir, Field, Stage};
@@ -147,9 +149,9 @@ struct Half {
     exchange: Option<Exchange>,
 }
 
-/// What becomes of a body.
+/// What becomes of a body, whatever the version that frames it.
 #[derive(Debug, Default)]
-struct Body {
+pub(crate) struct Body {
     stream: Option<u8>,
     /// One of the files of a form.
     file: Option<u8>,
@@ -322,28 +324,7 @@ impl Http {
     /// `Some`: a cap on what it becomes was reached.
     fn body(&mut self, bytes: &[u8], io: &mut Io<'_>) -> Option<Next> {
         let half = &mut self.halves[io.dir as usize];
-        let id = half.tx.filter(|_| !bytes.is_empty())?;
-        io.context.stats.body_bytes += bytes.len() as u64;
-        if half.body.stream.is_none() {
-            half.body.stream = open_body(half.side, half.body.form.is_some(), io.dir, io.tx(id)?);
-        }
-        let Some(mut decoder) = half.body.decoder.take() else {
-            half.body.grow(bytes, id, io);
-            return None;
-        };
-        let before = decoder.given();
-        let result = decoder.push(bytes, &mut |piece| half.body.grow(piece, id, io));
-        io.context.stats.decoded_bytes += decoder.given() - before;
-        half.body.note_broken(&decoder, id, io);
-        half.body.decoder = Some(decoder);
-        let failure = result.err()?;
-        io.context.stats.decoded_refused += 1;
-        let (event, cap) = match failure {
-            Failure::Ratio => ("http.compression_bomb", "decoded_ratio_max"),
-            Failure::Bytes => ("http.compression_bomb_limit_reached", "decoded_bytes_max"),
-        };
-        io.event(Some(id), event);
-        Some(Next::Finished(Finished::Cap(cap)))
+        half.body.push(bytes, half.side, half.tx?, io)
     }
 
     /// The message is complete; the direction begins anew.
@@ -353,22 +334,10 @@ impl Http {
         half.state = State::Line;
         half.scanned = 0;
         half.exchange = None;
-        let mut body = std::mem::take(&mut half.body);
+        let body = std::mem::take(&mut half.body);
         let Some(id) = half.tx.take() else { return };
-        if let Some(mut decoder) = body.decoder.take() {
-            decoder.end(&mut |piece| body.grow(piece, id, io));
-            body.note_broken(&decoder, id, io);
-            decoder.recycle(&mut io.context.inflaters);
-        }
-        if let Some(mut form) = body.form.take() {
-            form.end(&mut |part| body.part(part, id, io));
-        }
+        body.close(id, io);
         if let Some(tx) = io.tx(id) {
-            if let Some(stream) = body.stream {
-                let length = tx.stream_len(stream);
-                tx.integer_is(if dir == Dir::ToServer { Field::HttpRequestLength } else { Field::HttpResponseLength }, dir, length);
-                tx.close_stream(stream);
-            }
             tx.advance(dir, Stage::Complete);
         }
     }
@@ -384,6 +353,58 @@ fn open_body(side: Side, form: bool, dir: Dir, tx: &mut Transaction) -> Option<u
 }
 
 impl Body {
+    /// Bytes as they came. `Some`: a cap on what they become was reached.
+    pub fn push(&mut self, bytes: &[u8], side: Side, id: u64, io: &mut Io<'_>) -> Option<Next> {
+        if bytes.is_empty() {
+            return None;
+        }
+        io.context.stats.body_bytes += bytes.len() as u64;
+        if self.stream.is_none() {
+            self.stream = open_body(side, self.form.is_some(), io.dir, io.tx(id)?);
+        }
+        let Some(mut decoder) = self.decoder.take() else {
+            self.grow(bytes, id, io);
+            return None;
+        };
+        let before = decoder.given();
+        let result = decoder.push(bytes, &mut |piece| self.grow(piece, id, io));
+        io.context.stats.decoded_bytes += decoder.given() - before;
+        self.note_broken(&decoder, id, io);
+        self.decoder = Some(decoder);
+        let failure = result.err()?;
+        io.context.stats.decoded_refused += 1;
+        let (event, cap) = match failure {
+            Failure::Ratio => ("http.compression_bomb", "decoded_ratio_max"),
+            Failure::Bytes => ("http.compression_bomb_limit_reached", "decoded_bytes_max"),
+        };
+        io.event(Some(id), event);
+        Some(Next::Finished(Finished::Cap(cap)))
+    }
+
+    pub fn is_coded(&self) -> bool {
+        self.decoder.is_some()
+    }
+
+    /// The body is complete.
+    pub fn close(mut self, id: u64, io: &mut Io<'_>) {
+        let dir = io.dir;
+        if let Some(mut decoder) = self.decoder.take() {
+            decoder.end(&mut |piece| self.grow(piece, id, io));
+            self.note_broken(&decoder, id, io);
+            decoder.recycle(&mut io.context.inflaters);
+        }
+        if let Some(mut form) = self.form.take() {
+            form.end(&mut |part| self.part(part, id, io));
+        }
+        if let Some(stream) = self.stream
+            && let Some(tx) = io.tx(id)
+        {
+            let length = tx.stream_len(stream);
+            tx.integer_is(if dir == Dir::ToServer { Field::HttpRequestLength } else { Field::HttpResponseLength }, dir, length);
+            tx.close_stream(stream);
+        }
+    }
+
     /// Bytes of the body without its codings.
     fn grow(&mut self, bytes: &[u8], id: u64, io: &mut Io<'_>) {
         if let Some(stream) = self.stream {
@@ -430,7 +451,7 @@ impl Body {
     }
 
     /// `len` bytes are missing: what is coded cannot be read on, in a form the file it is in cannot be told.
-    fn skip(&mut self, len: u64, id: u64, io: &mut Io<'_>) {
+    pub fn skip(&mut self, len: u64, id: u64, io: &mut Io<'_>) {
         if let Some(decoder) = self.decoder.as_mut() {
             decoder.kill();
         }

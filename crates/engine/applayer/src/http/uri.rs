@@ -6,7 +6,7 @@
 
 /// Parts of a target, none decoded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Target<'a> {
+pub(crate) struct Target<'a> {
     pub host: Option<&'a [u8]>,
     pub port: Option<&'a [u8]>,
     pub path: &'a [u8],
@@ -83,7 +83,7 @@ impl<'a> Target<'a> {
 }
 
 /// `host:port`, `[v6]:port`.
-pub(super) fn host_and_port(authority: &[u8]) -> (&[u8], Option<&[u8]>) {
+pub(crate) fn host_and_port(authority: &[u8]) -> (&[u8], Option<&[u8]>) {
     if authority.starts_with(b"[")
         && let Some(end) = memchr::memchr(b']', authority)
     {

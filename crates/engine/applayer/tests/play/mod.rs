@@ -81,3 +81,29 @@ pub fn play(transport: Transport, script: &[(Dir, Vec<u8>)], cuts: &[usize]) -> 
     session.close(&mut context, &mut told);
     told
 }
+
+/// A script as the fuzz body reads it: pieces of at most `cut` bytes behind their lengths; `damage`: places and other bytes for them.
+#[allow(dead_code)] // Not every test file asks.
+pub fn framed(script: &[(Dir, Vec<u8>)], cut: usize, damage: &[(usize, u8)]) -> Vec<u8> {
+    let mut framed = Vec::new();
+    for (dir, bytes) in script.iter().filter(|(_, bytes)| !bytes.is_empty()) {
+        let mut bytes = bytes.clone();
+        for (at, byte) in damage {
+            let at = at % bytes.len();
+            bytes[at] = *byte;
+        }
+        for piece in bytes.chunks(cut.min(127)) {
+            framed.push((piece.len() as u8) << 1 | *dir as u8);
+            framed.extend_from_slice(piece);
+        }
+    }
+    framed
+}
+
+/// The corpus of the fuzz body has this file.
+#[allow(dead_code)] // Not every test file asks.
+#[track_caller]
+pub fn assert_corpus(name: &str, bytes: &[u8]) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
+    assert!(std::fs::read(&path).is_ok_and(|found| found == bytes), "{} is not what the test has now", path.display());
+}
