@@ -222,7 +222,9 @@ impl Engine {
         }
         let directory = self.registry.current();
         for event in events {
-            self.recorder.send(enrich(&directory, event));
+            if let Some(event) = enrich(&directory, event) {
+                self.recorder.send(event);
+            }
         }
     }
 }
@@ -393,8 +395,10 @@ fn alert_of(rule: &RuleInfo, blocked: bool, would: bool) -> Alert {
 }
 
 /// From numbers to names: the event as EVE has it.
-fn enrich(directory: &Directory, event: EngineEvent) -> Event {
-    match event {
+fn enrich(directory: &Directory, event: EngineEvent) -> Option<Event> {
+    Some(match event {
+        // Not asked for: `PipelineConfig::transactions`.
+        EngineEvent::Transaction(_) => return None,
         EngineEvent::Alert(alert) => from_alert(directory, &alert),
         EngineEvent::Drop(drop) => from_drop(directory, &drop),
         EngineEvent::FlowEnd(end) => from_flow(directory, &end),
@@ -414,7 +418,7 @@ fn enrich(directory: &Directory, event: EngineEvent) -> Event {
             made.body = EventBody::Anomaly { anomaly: AnomalyRecord { r#type: kind.into(), event: name } };
             made
         }
-    }
+    })
 }
 
 fn address(event: &mut Event, key: &bulkhead_ips::FlowKey) {

@@ -125,7 +125,7 @@ struct Shown {
 impl Shown {
     fn event(&mut self, event: EngineEvent, context: &mut Context) -> Result<(), Failure> {
         self.alerts += u64::from(matches!(event, EngineEvent::Alert(_)));
-        let mut event = eve(event);
+        let Some(mut event) = eve(event) else { return Ok(()) };
         if !self.types.contains(EventType::of(&event.body)) {
             return Ok(());
         }
@@ -140,13 +140,15 @@ impl Shown {
 }
 
 /// An event of the engine as EVE has it; a capture knows no workloads.
-fn eve(event: EngineEvent) -> Event {
-    match event {
+fn eve(event: EngineEvent) -> Option<Event> {
+    Some(match event {
+        // Not asked for: `PipelineConfig::transactions`.
+        EngineEvent::Transaction(_) => return None,
         EngineEvent::Alert(event) => of_alert(&event),
         EngineEvent::Drop(event) => of_drop(&event),
         EngineEvent::FlowEnd(event) => of_flow(&event),
         EngineEvent::Anomaly(event) => of_anomaly(&event),
-    }
+    })
 }
 
 fn of_alert(event: &AlertEvent) -> Event {

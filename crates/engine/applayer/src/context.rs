@@ -148,9 +148,15 @@ impl Context {
 pub(crate) struct Open {
     list: VecDeque<Box<Transaction>>,
     next: u64,
+    /// Bytes of memory of all of them, as of the last report.
+    pub memory: usize,
 }
 
 impl Open {
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Transaction> {
+        self.list.iter_mut().map(Box::as_mut)
+    }
+
     fn position(&self, id: u64) -> Option<usize> {
         // Mostly they end in order.
         match self.list.front() {
@@ -248,7 +254,11 @@ impl Io<'_> {
                 self.sink.update(tx, self.dir);
                 tx.reported(self.context.config.window_bytes.max(1));
             }
+            let memory = tx.memory();
+            self.open.memory = (self.open.memory + memory).saturating_sub(tx.counted);
+            tx.counted = memory;
             if tx.is_complete() {
+                self.open.memory = self.open.memory.saturating_sub(memory);
                 self.sink.complete(tx);
                 if let Some(tx) = self.open.list.remove(at) {
                     self.context.give_transaction(tx);
@@ -265,5 +275,6 @@ impl Io<'_> {
             self.sink.complete(&mut tx);
             self.context.give_transaction(tx);
         }
+        self.open.memory = 0;
     }
 }

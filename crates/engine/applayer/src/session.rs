@@ -8,6 +8,7 @@ use crate::ftp;
 use crate::names::{Dir, Protocol};
 use crate::protocol::{Next, Parser};
 use crate::sink::{Expectation, Finished, Sink};
+use crate::transaction::Transaction;
 
 /// Changes of protocol within one session (a proxy behind a proxy, an upgrade); more are not followed.
 const SWITCHES_MAX: u32 = 8;
@@ -87,6 +88,22 @@ impl Session {
     /// Bytes of memory that wait for the rest of something.
     pub fn pending(&self) -> usize {
         self.inbox[0].len() + self.inbox[1].len()
+    }
+
+    /// Bytes of memory: what waits, and open transactions. What a parser itself keeps beside them is bounded for each session.
+    pub fn memory(&self) -> usize {
+        self.inbox[0].capacity() + self.inbox[1].capacity() + self.open.memory
+    }
+
+    /// Transactions that are not complete, in the order of their numbers: for whoever looks for something else in them now.
+    pub fn open_transactions(&mut self) -> impl Iterator<Item = &mut Transaction> {
+        self.open.iter_mut()
+    }
+
+    /// Nothing further is read: a cap of the caller's was reached.
+    pub fn stop(&mut self, cap: &'static str, context: &mut Context, sink: &mut dyn Sink) {
+        self.finish(Finished::Cap(cap), sink);
+        self.report(Dir::ToClient, context, sink);
     }
 
     /// The next bytes of a direction, or a datagram.

@@ -46,6 +46,9 @@ impl Value {
     }
 }
 
+/// Numbers, events and stages take little beside values; what they take is in here.
+const FIXED_BYTES: usize = size_of::<Transaction>() + 1024;
+
 /// The bytes of a body that are looked at: a window that ends with the newest.
 #[derive(Debug, Default)]
 struct StreamWindow {
@@ -88,6 +91,8 @@ pub struct Transaction {
     pub user: u64,
     /// Stands in the list of what is to be told at the end of the call.
     pub(crate) touched: bool,
+    /// What [`Self::memory`] said last.
+    pub(crate) counted: usize,
     progress: [Stage; 2],
     values: Vec<Value>,
     /// By direction and buffer.
@@ -117,6 +122,7 @@ impl Default for Transaction {
             protocol: Protocol::Http,
             user: 0,
             touched: false,
+            counted: 0,
             progress: [Stage::Start; 2],
             values: Vec::with_capacity(32),
             chains: [[Chain { first: NONE, last: NONE }; Buffer::COUNT]; 2],
@@ -224,6 +230,12 @@ impl Transaction {
         self.progress == [Stage::Complete; 2]
     }
 
+    /// Bytes of memory.
+    pub fn memory(&self) -> usize {
+        let streams: usize = self.streams.iter().map(|stream| stream.bytes.capacity()).sum();
+        FIXED_BYTES + self.values.capacity() * size_of::<Value>() + self.bytes.capacity() + streams
+    }
+
     fn any_stream_grew(&self) -> bool {
         self.streams[..self.streams_used].iter().any(|stream| stream.grown)
     }
@@ -237,6 +249,7 @@ impl Transaction {
         self.protocol = protocol;
         self.user = 0;
         self.touched = false;
+        self.counted = 0;
         self.progress = [Stage::Start; 2];
         self.clear_values();
         self.bytes.clear();

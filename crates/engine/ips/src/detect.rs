@@ -10,11 +10,15 @@ use bulkhead_rules::tree::{BitsMode, PacketTest, Relation, TcpFlagsTest};
 
 use std::sync::Arc;
 
+use bulkhead_applayer::{Protocol, Transport as Carrier};
+
+use crate::app::{AppFault, AppFlow, Apps, TxMatch, With, app_of};
 use crate::inspect::{Buffer, Inspection, Work};
-use crate::outcome::{PipelineConfig, Stats};
+use crate::outcome::{PipelineConfig, Record, Stats};
 use crate::prefilter::Carry;
 use crate::rules::{Compiled, Group, RuleId, RuleInfo, Ruleset};
 use crate::tls::TlsWatch;
+use crate::transaction::bit;
 
 /// Rules of one direction that have shown their literal and wait for the rest.
 const PENDING_MAX: usize = 64;
@@ -44,6 +48,10 @@ pub(crate) struct FlowState {
     pub flowbits: Vec<u64>,
     /// Keys of rules that would have blocked.
     pub would: Vec<u64>,
+    /// Made when the first byte comes, where application layers are followed.
+    pub app: Option<Box<AppFlow>>,
+    /// What it spoke, once `app` is gone.
+    pub spoke: Option<Protocol>,
     /// Made when the first stream byte comes.
     pub halves: Option<Box<[Half; 2]>>,
     /// The rule set whose numbers `halves` holds.
@@ -139,6 +147,9 @@ impl FlowState {
     pub fn renumber(&mut self, generation: u64) -> bool {
         if self.generation != generation {
             self.generation = generation;
+            if let Some(app) = &mut self.app {
+                app.search_again();
+            }
             if let Some(halves) = &mut self.halves {
                 for half in halves.iter_mut() {
                     half.pending.clear();
@@ -152,6 +163,16 @@ impl FlowState {
             }
         }
         false
+    }
+
+    /// What the flow speaks, as far as it was recognised.
+    pub fn app(&self) -> Option<Protocol> {
+        self.app.as_ref().map_or(self.spoke, |app| app.protocol())
+    }
+
+    /// The same as a bit; 0: nothing.
+    pub fn app_bit(&self) -> u64 {
+        self.app().and_then(app_of).map_or(0, bit)
     }
 
     pub fn has_bit(&self, name: u64) -> bool {
@@ -190,6 +211,8 @@ pub(crate) struct Matched {
     /// Found in the stream of this direction, which an acknowledgement of the other may have brought out; `None`: in the packet.
     pub stream: Option<Direction>,
     pub excerpt: Vec<u8>,
+    /// The transaction in whose buffers it was found.
+    pub tx: Option<TxMatch>,
 }
 
 /// Reused from packet to packet.
@@ -205,6 +228,12 @@ pub(crate) struct Scratch {
     scan: u32,
     /// A cap stood in the way of inspection in this packet.
     pub cap_reached: bool,
+    /// The same in an application layer.
+    pub app_fault: Option<AppFault>,
+    /// Transactions that this packet has ended, for the log.
+    pub told: Vec<(u64, Protocol, Record)>,
+    /// Matches from here on are of the call in hand.
+    pub settled_from: usize,
     /// Of this packet.
     pub work: Work,
 }
@@ -220,6 +249,9 @@ impl Scratch {
     pub fn begin(&mut self, rules: usize) {
         self.matched.clear();
         self.cap_reached = false;
+        self.app_fault = None;
+        self.told.clear();
+        self.settled_from = 0;
         self.work = Work::default();
         if self.stamps.len() != rules {
             self.stamps = vec![0; rules];
@@ -288,6 +320,9 @@ pub(crate) struct StreamInspector<'a> {
     pub server: End,
     pub halves: &'a mut Option<Box<[Half; 2]>>,
     pub tls: &'a mut Tls,
+    /// `None` within: not made yet. `follow`: what begins is followed.
+    pub app: &'a mut Option<Box<AppFlow>>,
+    pub apps: &'a mut Apps,
     pub scratch: &'a mut Scratch,
     pub stats: &'a mut Stats,
     pub memory: &'a mut usize,
@@ -308,6 +343,47 @@ impl StreamSink for StreamInspector<'_> {
         if self.config.bypass_encrypted {
             self.tls.push(dir, bytes, self.memory, self.config.lookback_memory_max);
         }
+        if self.app.is_some() || follows(self.rules, self.config, offset == 0, bytes) {
+            let Self { rules, config, client, server, app, apps, scratch, stats, .. } = self;
+            scratch.settled_from = scratch.matched.len();
+            let flow = app.get_or_insert_with(|| Box::new(AppFlow::new(Carrier::Tcp)));
+            apps.data(flow, dir, bytes, With { rules, config, ends: (*client, *server), scratch, stats });
+        }
+        self.payload(dir, offset, bytes);
+        if let Some(flow) = self.app.as_deref_mut().filter(|flow| !flow.is_resolved()) {
+            let from = self.scratch.settled_from;
+            Apps::settle(flow, self.rules, from, self.scratch, self.stats);
+        }
+    }
+
+    fn gap(&mut self, dir: Direction, offset: u64, len: u64) {
+        self.tls.give_up(self.memory);
+        let Self { rules, config, client, server, app, apps, scratch, stats, .. } = self;
+        if let Some(flow) = app.as_deref_mut() {
+            apps.gap(flow, dir, len, With { rules, config, ends: (*client, *server), scratch, stats });
+        }
+        if let Some(halves) = self.halves {
+            halves[index(dir)].skip_to(offset + len);
+        }
+    }
+
+    fn end(&mut self, dir: Direction, _how: StreamEnd) {
+        let Self { rules, config, client, server, app, apps, scratch, stats, .. } = self;
+        if let Some(flow) = app.as_deref_mut() {
+            apps.end(flow, dir, With { rules, config, ends: (*client, *server), scratch, stats });
+        }
+    }
+}
+
+/// Whether the application layer of a flow that begins with these bytes is to be followed. Where nobody but the encrypted bypass
+/// asks, only what may become encrypted is.
+pub(crate) fn follows(rules: &Ruleset, config: &PipelineConfig, begins: bool, bytes: &[u8]) -> bool {
+    rules.wants_apps() || config.transactions || (config.bypass_encrypted && begins && matches!(bytes.first(), Some(22 | b'S')))
+}
+
+impl StreamInspector<'_> {
+    /// Rules on the stream's own bytes.
+    fn payload(&mut self, dir: Direction, offset: u64, bytes: &[u8]) {
         let (from, to) = match dir {
             Direction::ToServer => (self.client, self.server),
             Direction::ToClient => (self.server, self.client),
@@ -363,15 +439,6 @@ impl StreamSink for StreamInspector<'_> {
             self.scratch.cap_reached = true;
         }
     }
-
-    fn gap(&mut self, dir: Direction, offset: u64, len: u64) {
-        self.tls.give_up(self.memory);
-        if let Some(halves) = self.halves {
-            halves[index(dir)].skip_to(offset + len);
-        }
-    }
-
-    fn end(&mut self, _dir: Direction, _how: StreamEnd) {}
 }
 
 /// Bytes that are looked at in the second pass.
@@ -424,7 +491,7 @@ impl Half {
                 stats.matched += 1;
                 let end = start + end;
                 let excerpt = window[end.saturating_sub(config.excerpt_bytes_max)..end].to_vec();
-                scratch.matched.push(Matched { rule: candidate.rule, stream: Some(dir), excerpt });
+                scratch.matched.push(Matched { rule: candidate.rule, stream: Some(dir), excerpt, tx: None });
                 match consumed {
                     Some(at) => self.consumed[at].1 = end_of_window,
                     None => {
@@ -540,7 +607,7 @@ pub(crate) fn inspect_packet(
         stats.matched += 1;
         let end = if end == 0 { payload.len().min(config.excerpt_bytes_max) } else { end.min(payload.len()) };
         let excerpt = payload[end.saturating_sub(config.excerpt_bytes_max)..end].to_vec();
-        scratch.matched.push(Matched { rule: id, stream: None, excerpt });
+        scratch.matched.push(Matched { rule: id, stream: None, excerpt, tx: None });
     }
 }
 

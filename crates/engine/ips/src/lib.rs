@@ -2,12 +2,14 @@
 //!
 //! * [`Ruleset::compile`] makes an immutable rule set out of parsed rules.
 //! * [`Pipeline`] is one shard: [`Pipeline::packet`] reads top to bottom as a packet's life.
+//! * [`transaction`] is the same for the buffers of application layers, which a flow's session fills (`app`).
 //! * [`prefilter`] (first pass, carried state) and [`inspect`] (second pass, exact) are separate; the first can be
 //!   moved into a kernel without touching the second.
 //!
 //! Bytes, times and seeds come in; verdicts and events go out. An engine never learns what a workload is.
 #![forbid(unsafe_code)]
 
+mod app;
 mod detect;
 pub mod inspect;
 mod outcome;
@@ -20,6 +22,7 @@ pub mod threshold;
 mod tls;
 pub mod transaction;
 
+pub use bulkhead_applayer as applayer;
 pub use bulkhead_net::flow::{Direction, Endpoint, FlowEnd, Handshake, Origin, Tuple};
 pub use bulkhead_net::{ChecksumState, LinkType};
 pub use outcome::*;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bulkhead_applayer::{Buffer, Dir, Field, Protocol, Transaction};
 use bulkhead_model::{BypassReason, DropReason, Timestamp, Verdict, WorkloadId};
 use bulkhead_net::decode::DecodeEvent;
 use bulkhead_net::flow::{Counts, Direction, Endpoint, FlowEnd};
@@ -26,6 +27,10 @@ pub struct PipelineConfig {
     pub lookback_bytes_max: usize,
     /// All look-back of this shard together.
     pub lookback_memory_max: usize,
+    /// Sessions and transactions of application layers of this shard together.
+    pub app_memory_max: usize,
+    /// Send [`EngineEvent::Transaction`] for each transaction that is over, and [`AlertEvent::record`].
+    pub transactions: bool,
     /// What to do with a packet that a full table or buffer cannot take in.
     pub on_cap: OnFailure,
     /// What to do with bytes that cannot be judged: a retransmission of what is no longer kept, payload of a connection of
@@ -58,6 +63,8 @@ impl Default for PipelineConfig {
             stream_depth: 0,
             lookback_bytes_max: 56 * 1024,
             lookback_memory_max: 256 << 20,
+            app_memory_max: 256 << 20,
+            transactions: false,
             on_cap: OnFailure::Drop,
             on_unverifiable: OnFailure::Drop,
             checksum: Checksums::Verify,
@@ -193,6 +200,66 @@ pub enum EngineEvent {
     Drop(DropEvent),
     FlowEnd(FlowEndEvent),
     Anomaly(AnomalyEvent),
+    Transaction(Box<TransactionEvent>),
+}
+
+/// A transaction of an application layer is over: complete, or its flow has ended.
+#[derive(Debug, Clone)]
+pub struct TransactionEvent {
+    pub at: Timestamp,
+    /// `src` is the client.
+    pub key: FlowKey,
+    /// Of the client and the server.
+    pub client: WorkloadId,
+    pub server: WorkloadId,
+    pub zone: u32,
+    /// Counted by flow from 0: EVE's `tx_id`.
+    pub id: u64,
+    pub protocol: Protocol,
+    pub record: Record,
+}
+
+/// What a transaction held when it was asked: its values but bodies, numbers and events, in the order in which they came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub values: Vec<(Buffer, Dir, Vec<u8>)>,
+    pub integers: Vec<(Field, Dir, u64)>,
+    pub events: Vec<(&'static str, Dir)>,
+    /// Both directions came to their end.
+    pub complete: bool,
+}
+
+impl Record {
+    /// A value longer than this is cut: certificates and header blocks have a few KiB.
+    pub const VALUE_BYTES_MAX: usize = 16 * 1024;
+
+    pub(crate) fn of(tx: &Transaction) -> Self {
+        let cut = |bytes: &[u8]| bytes[..bytes.len().min(Self::VALUE_BYTES_MAX)].to_vec();
+        Self {
+            values: tx
+                .values()
+                .iter()
+                .filter(|value| !value.is_stream())
+                .map(|value| (value.buffer, value.dir, cut(tx.bytes(value))))
+                .collect(),
+            integers: tx.integers().to_vec(),
+            events: tx.events().collect(),
+            complete: tx.is_complete(),
+        }
+    }
+
+    /// The first value of a buffer in a direction.
+    pub fn get(&self, buffer: Buffer, dir: Dir) -> Option<&[u8]> {
+        self.all(buffer, dir).next()
+    }
+
+    pub fn all(&self, buffer: Buffer, dir: Dir) -> impl Iterator<Item = &[u8]> {
+        self.values.iter().filter(move |(of, at, _)| *of == buffer && *at == dir).map(|(_, _, bytes)| bytes.as_slice())
+    }
+
+    pub fn integer(&self, field: Field, dir: Dir) -> Option<u64> {
+        self.integers.iter().find(|(of, at, _)| *of == field && *at == dir).map(|(_, _, value)| *value)
+    }
 }
 
 /// `key` is the packet's: `src` sent it.
@@ -216,6 +283,12 @@ pub struct AlertEvent {
     pub excerpt: Vec<u8>,
     /// Found in the reassembled stream.
     pub stream: bool,
+    /// What the flow speaks, as far as it was recognised.
+    pub app: Option<Protocol>,
+    /// The transaction in which it was found.
+    pub tx: Option<u64>,
+    /// The same as far as it had come, with [`PipelineConfig::transactions`].
+    pub record: Option<Box<Record>>,
 }
 
 #[derive(Debug, Clone)]
@@ -245,6 +318,8 @@ pub struct FlowEndEvent {
     pub why: FlowEnd,
     /// `new`, `established`, `closed`, `bypassed`.
     pub state: &'static str,
+    /// What the flow spoke, as far as it was recognised.
+    pub app: Option<Protocol>,
     pub alerted: bool,
     pub condemned: bool,
     pub bypassed: Option<BypassReason>,
@@ -306,6 +381,16 @@ pub struct Stats {
     pub inspected_at_end_bytes: u64,
     /// Candidates of a direction were given up for newer ones.
     pub pending_overflow: u64,
+    /// Application layers that could not be followed where a rule looks: a parser gave up on what the peer does not say as its
+    /// protocol has it, bytes were missing, a parser's cap, too many values or candidates in a transaction, the memory of all.
+    pub app_malformed: u64,
+    pub app_gaps: u64,
+    pub app_caps: u64,
+    pub app_overflowed: u64,
+    pub app_candidates_refused: u64,
+    pub app_memory_refused: u64,
+    /// Payload matches beyond those that wait for a flow's protocol.
+    pub app_waiting_refused: u64,
     /// Look-back was cut because its memory was used up.
     pub lookback_refused: u64,
     /// Flow bits of a flow, or hosts of thresholds, beyond their cap.
@@ -315,4 +400,5 @@ pub struct Stats {
     pub lost_drops: u64,
     pub lost_flow_ends: u64,
     pub lost_anomalies: u64,
+    pub lost_transactions: u64,
 }

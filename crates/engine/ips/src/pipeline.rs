@@ -15,9 +15,10 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bulkhead_model::{BypassReason, DropReason, Timestamp, Verdict};
+use bulkhead_applayer::{Finished, Protocol, Transport as Carrier};
+use bulkhead_model::{BypassReason, DropReason, Timestamp, Verdict, WorkloadId};
 use bulkhead_net::decode::DecodeStats;
-use bulkhead_net::decode::{Decoded, Decoder, FrameMeta, Malformed, Packet};
+use bulkhead_net::decode::{Decoded, Decoder, FrameMeta, Malformed, Packet, Transport};
 use bulkhead_net::defrag::{Defrag, DefragStats, Defragged};
 use bulkhead_net::flow::{Direction, EndedFlow, Flow, FlowRef, FlowStats, FlowTable, Handshake, Origin, Tuple};
 use bulkhead_net::stream::{Ignored, Reassembler, Refused, SegmentOutcome, StreamStats, TcpStream};
@@ -26,7 +27,8 @@ use bulkhead_rules::Action;
 use bulkhead_rules::condition::End as StreamEnd;
 use bulkhead_rules::tree::{FlowbitsOperation, NumberTest};
 
-use crate::detect::{End, FlowState, PacketView, Scratch, StreamInspector, index, inspect_packet};
+use crate::app::{AppFault, AppFlow, Apps, With};
+use crate::detect::{End, FlowState, PacketView, Scratch, StreamInspector, follows, index, inspect_packet};
 use crate::outcome::*;
 use crate::rules::{Compiled, RuleInfo, Ruleset};
 use crate::threshold::{Answer, Thresholds};
@@ -57,6 +59,7 @@ struct Judge {
     streams: Reassembler,
     ended: Vec<EndedFlow<FlowState>>,
     thresholds: Thresholds,
+    apps: Apps,
     scratch: Scratch,
     /// Ends of the packet in hand, once they are known.
     key: Option<FlowKey>,
@@ -81,6 +84,8 @@ enum Fault {
     Inspection,
     /// Inspection was ended because it would have cost too much.
     Work,
+    /// The application layer cannot be followed, and rules look at it.
+    App(AppFault),
 }
 
 /// The one table from fault to verdict. What the receiver throws away by itself is dropped here too, so that
@@ -95,6 +100,15 @@ fn verdict_of(fault: Fault, config: &PipelineConfig) -> Verdict {
         Fault::FragmentConflict => Verdict::Drop(DropReason::StreamConflict),
         Fault::FragmentClosed => Verdict::Drop(DropReason::Flow),
         Fault::Work => on(config.on_unverifiable, DropReason::Unverifiable),
+        Fault::App(fault) => match fault {
+            // The receiver reads what we cannot; or nobody knows how it reads it.
+            AppFault::Finished(Finished::Malformed(_) | Finished::Gap) => on(config.on_unverifiable, DropReason::Unverifiable),
+            AppFault::Finished(Finished::Cap(_)) | AppFault::Overflowed | AppFault::Candidates | AppFault::Memory => {
+                on(config.on_cap, DropReason::Cap)
+            }
+            // Nothing that rules could look at is lost: ciphertext, or a protocol that no parser here reads.
+            AppFault::Finished(Finished::Encrypted | Finished::Unknown | Finished::Tunnel) => Verdict::Accept,
+        },
         Fault::FragmentRefused | Fault::Inspection => on(config.on_cap, DropReason::Cap),
         Fault::Segment(outcome, payload) => match outcome {
             SegmentOutcome::Accept { .. } | SegmentOutcome::Queued | SegmentOutcome::Retransmission => Verdict::Accept,
@@ -116,6 +130,8 @@ impl Pipeline {
     /// `seed` must be unpredictable for whoever sends packets.
     pub fn new(config: PipelineConfig, rules: Arc<Ruleset>, seed: u64) -> Self {
         // The second word only has to differ (splitmix64's increment).
+        let mut apps = Apps::new();
+        apps.want(&rules, config.transactions);
         let seeds = [seed, seed.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15];
         Self {
             decoder: Decoder::new(config.decode.clone()),
@@ -126,6 +142,7 @@ impl Pipeline {
                 streams: Reassembler::new(config.stream.clone()),
                 ended: Vec::new(),
                 thresholds: Thresholds::new(config.thresholds_max),
+                apps,
                 scratch: Scratch::default(),
                 key: None,
                 lookback_memory: 0,
@@ -141,6 +158,7 @@ impl Pipeline {
     /// Puts another rule set in force. Flows, streams, flow bits and thresholds stay.
     pub fn swap_rules(&mut self, rules: Arc<Ruleset>) {
         self.judge.generation += 1;
+        self.judge.apps.want(&rules, self.judge.config.transactions);
         self.judge.rules = rules;
     }
 
@@ -300,14 +318,18 @@ impl Pipeline {
         &self.judge.streams.stats
     }
 
+    pub fn app_stats(&self) -> &bulkhead_applayer::Stats {
+        &self.judge.apps.context.stats
+    }
+
     /// Flows in the table now.
     pub fn flows(&self) -> usize {
         self.judge.flows.len()
     }
 
-    /// Bytes held now: streams, look-back, fragments.
+    /// Bytes held now: streams, look-back, application layers, fragments.
     pub fn memory(&self) -> u64 {
-        self.judge.streams.memory() + self.judge.lookback_memory as u64 + self.defrag.memory() as u64
+        self.judge.streams.memory() + self.judge.lookback_memory as u64 + self.judge.apps.memory as u64 + self.defrag.memory() as u64
     }
 
     pub fn rules(&self) -> &Arc<Ruleset> {
@@ -439,11 +461,23 @@ impl Judge {
                 server,
                 halves: &mut state.halves,
                 tls: &mut state.tls,
+                app: &mut state.app,
+                apps: &mut self.apps,
                 scratch: &mut self.scratch,
                 stats: &mut self.stats,
                 memory: &mut self.lookback_memory,
             };
             segment = self.streams.segment(stream, now, dir, tcp, packet.payload, &mut inspector);
+        }
+        if matches!(packet.transport, Transport::Udp(_))
+            && !found.related
+            && !packet.payload.is_empty()
+            && (flow.state.app.is_some() || follows(&self.rules, &self.config, false, packet.payload))
+        {
+            let app = flow.state.app.get_or_insert_with(|| Box::new(AppFlow::new(Carrier::Udp)));
+            let (rules, config) = (&self.rules, &self.config);
+            let with = With { rules, config, ends: (client, server), scratch: &mut self.scratch, stats: &mut self.stats };
+            self.apps.data(app, dir, packet.payload, with);
         }
         let fault = if packet.tcp().is_some() { Some(Fault::Segment(segment, packet.payload.len())) } else { None };
         let mut verdict = fault.map_or(Verdict::Accept, |fault| verdict_of(fault, &self.config));
@@ -475,8 +509,17 @@ impl Judge {
             None => flow.to_server.packets > 0 && flow.to_client.packets > 0,
         };
         let decision = self.decide(place, Some(At { flow: Some(found.flow), established, fragmented }), None, from, to);
+        self.told(place, found.flow);
         if self.scratch.cap_reached {
             verdict = harder(verdict, verdict_of(Fault::Inspection, &self.config));
+        }
+        if let Some(fault) = self.scratch.app_fault {
+            let partial = self
+                .flows
+                .get_mut(found.flow)
+                .and_then(|flow| flow.tcp.as_ref())
+                .is_some_and(|stream| stream.is_partial(Direction::ToServer) || stream.is_partial(Direction::ToClient));
+            verdict = harder(verdict, self.app_fault(fault, partial));
         }
         if self.scratch.work.is_spent() {
             self.stats.work_exhausted += 1;
@@ -507,6 +550,13 @@ impl Judge {
                 flow.state.bypassed = Some(reason);
                 flow.bypassed = true;
                 flow.state.free_lookback(&mut self.lookback_memory);
+                if let Some(mut app) = flow.state.app.take() {
+                    flow.state.spoke = app.protocol();
+                    self.scratch.begin(self.rules.len());
+                    let (rules, config) = (&self.rules, &self.config);
+                    let with = With { rules, config, ends: (client, server), scratch: &mut self.scratch, stats: &mut self.stats };
+                    self.apps.close(&mut app, with);
+                }
                 if let Some(stream) = flow.tcp.as_mut() {
                     stream.stop(Direction::ToServer);
                     stream.stop(Direction::ToClient);
@@ -523,6 +573,7 @@ impl Judge {
                 verdict = Verdict::BypassDirection(BypassReason::Depth);
             }
         }
+        self.told(place, found.flow);
         self.flows.settle(found.flow);
         let tcp_reset = match (verdict, &decision.rule, packet.tcp()) {
             (Verdict::Reject(_), Some(rule), Some(tcp)) => {
@@ -648,7 +699,11 @@ impl Judge {
                 Some(flow) => Some(flow),
                 None => at.and_then(|at| at.flow).and_then(|flow| self.flows.get_mut(flow)),
             };
-            if !conditions_hold(rule, place, at, flow.as_deref()) {
+            // The protocol of a transaction's flow may have changed since.
+            let spoken = || found.tx.is_some() || rule.apps == u64::MAX;
+            if !conditions_hold(rule, place, at, flow.as_deref())
+                || !(spoken() || flow.as_deref().is_some_and(|flow| flow.state.app_bit() & rule.apps != 0))
+            {
                 continue;
             }
             if let Some(flow) = &mut flow {
@@ -699,6 +754,9 @@ impl Judge {
                 flow_start: flow.as_ref().map(|flow| flow.start),
                 excerpt: std::mem::take(&mut found.excerpt),
                 stream: found.stream.is_some(),
+                app: found.tx.as_ref().map(|tx| tx.protocol).or_else(|| flow.as_ref().and_then(|flow| flow.state.app())),
+                tx: found.tx.as_ref().map(|tx| tx.id),
+                record: found.tx.take().and_then(|tx| tx.record),
             };
             self.stats.alerts += 1;
             self.push(EngineEvent::Alert(event));
@@ -713,6 +771,7 @@ impl Judge {
         while let Some(EndedFlow { mut flow, why }) = self.ended.pop() {
             let state_name = flow.state_name();
             self.inspect_rest(now, &mut flow);
+            self.close_app(now, &mut flow);
             flow.state.free_lookback(&mut self.lookback_memory);
             if !self.config.flow_events {
                 continue;
@@ -727,6 +786,7 @@ impl Judge {
                 to_client: flow.to_client,
                 why,
                 state: state_name,
+                app: flow.state.app(),
                 alerted: flow.state.alerted,
                 condemned: flow.state.condemned.is_some() || flow.state.would_be_condemned,
                 bypassed: flow.state.bypassed,
@@ -748,9 +808,7 @@ impl Judge {
         let Some(mut stream) = flow.tcp.take() else { return };
         let established = stream.is_established();
         flow.state.renumber(self.generation);
-        let [client_home, server_home] = flow.state.home;
-        let client = (flow.tuple.src.addr, flow.tuple.src.port, client_home);
-        let server = (flow.tuple.dst.addr, flow.tuple.dst.port, server_home);
+        let (client, server) = ends_of(flow);
         self.scratch.begin(self.rules.len());
         let before = self.streams.stats.delivered_bytes;
         let state = &mut flow.state;
@@ -761,6 +819,8 @@ impl Judge {
             server,
             halves: &mut state.halves,
             tls: &mut state.tls,
+            app: &mut state.app,
+            apps: &mut self.apps,
             scratch: &mut self.scratch,
             stats: &mut self.stats,
             memory: &mut self.lookback_memory,
@@ -770,6 +830,34 @@ impl Judge {
         if self.scratch.work.is_spent() {
             self.stats.work_exhausted += 1;
         }
+        self.decide_at_end(now, flow, established);
+        flow.tcp = Some(stream);
+    }
+
+    /// What transactions that are still open come to: rules that wait for an end say what they would have done.
+    fn close_app(&mut self, now: Timestamp, flow: &mut Flow<FlowState>) {
+        let Some(mut app) = flow.state.app.take() else { return };
+        flow.state.renumber(self.generation);
+        let (client, server) = ends_of(flow);
+        self.scratch.begin(self.rules.len());
+        let with =
+            With { rules: &self.rules, config: &self.config, ends: (client, server), scratch: &mut self.scratch, stats: &mut self.stats };
+        self.apps.close(&mut app, with);
+        flow.state.spoke = app.protocol();
+        if flow.state.condemned.is_some() || flow.state.bypassed.is_some() {
+            self.scratch.matched.clear();
+        }
+        let established = match &flow.tcp {
+            Some(stream) => stream.is_established(),
+            None => flow.to_server.packets > 0 && flow.to_client.packets > 0,
+        };
+        self.decide_at_end(now, flow, established);
+    }
+
+    /// Of a flow that is not in the table any more.
+    fn decide_at_end(&mut self, now: Timestamp, flow: &mut Flow<FlowState>, established: bool) {
+        let [client_home, server_home] = flow.state.home;
+        let (client, server) = ends_of(flow);
         let meta = PacketMeta {
             zone: flow.state.zone,
             src: flow.state.client,
@@ -783,7 +871,43 @@ impl Judge {
         let at = At { flow: None, established, fragmented: false };
         let decision = self.decide(place, Some(at), Some(flow), client, server);
         flow.state.would_be_condemned |= !decision.verdict.passes();
-        flow.tcp = Some(stream);
+        self.tell(now, key, (meta.src, meta.dst), meta.zone);
+    }
+
+    /// Hands on the transactions that a packet has ended.
+    fn told(&mut self, place: Place<'_>, flow: FlowRef) {
+        if self.scratch.told.is_empty() {
+            return;
+        }
+        let Some(flow) = self.flows.get_mut(flow) else { return };
+        let key = FlowKey { id: flow.id, proto: flow.tuple.proto, src: flow.tuple.src, dst: flow.tuple.dst };
+        let ends = (flow.state.client, flow.state.server);
+        self.tell(place.now, key, ends, place.meta.zone);
+    }
+
+    /// `key`: `src` is the client, as in `ends`.
+    fn tell(&mut self, at: Timestamp, key: FlowKey, ends: (WorkloadId, WorkloadId), zone: u32) {
+        let mut told = std::mem::take(&mut self.scratch.told);
+        for (id, protocol, record) in told.drain(..) {
+            let event = TransactionEvent { at, key, client: ends.0, server: ends.1, zone, id, protocol, record };
+            self.push(EngineEvent::Transaction(Box::new(event)));
+        }
+        self.scratch.told = told;
+    }
+
+    /// Counts, and gives the verdict. `partial`: not all of the connection was seen, so that a parser's trouble says nothing.
+    fn app_fault(&mut self, fault: AppFault, partial: bool) -> Verdict {
+        let (counter, of_peer) = match fault {
+            AppFault::Finished(Finished::Malformed(_)) => (&mut self.stats.app_malformed, true),
+            AppFault::Finished(Finished::Gap) => (&mut self.stats.app_gaps, true),
+            AppFault::Finished(Finished::Cap(_)) => (&mut self.stats.app_caps, false),
+            AppFault::Overflowed => (&mut self.stats.app_overflowed, false),
+            AppFault::Candidates => (&mut self.stats.app_candidates_refused, false),
+            AppFault::Memory => (&mut self.stats.app_memory_refused, false),
+            AppFault::Finished(Finished::Encrypted | Finished::Unknown | Finished::Tunnel) => return Verdict::Accept,
+        };
+        *counter += 1;
+        if partial && of_peer { Verdict::Accept } else { verdict_of(Fault::App(fault), &self.config) }
     }
 
     fn decode_anomalies(&mut self, now: Timestamp, meta: &PacketMeta, packet: &Packet<'_>) {
@@ -820,8 +944,16 @@ impl Judge {
             EngineEvent::Drop(_) => self.stats.lost_drops += 1,
             EngineEvent::FlowEnd(_) => self.stats.lost_flow_ends += 1,
             EngineEvent::Anomaly(_) => self.stats.lost_anomalies += 1,
+            EngineEvent::Transaction(_) => self.stats.lost_transactions += 1,
         }
     }
+}
+
+/// Client and server as rules see them.
+fn ends_of(flow: &Flow<FlowState>) -> (End, End) {
+    let [client_home, server_home] = flow.state.home;
+    let (client, server) = (flow.tuple.src, flow.tuple.dst);
+    ((client.addr, client.port, client_home), (server.addr, server.port, server_home))
 }
 
 /// A packet's flow, as conditions see it.
@@ -929,7 +1061,12 @@ fn nothing_more(rules: &Ruleset, config: &PipelineConfig, flow: &Flow<FlowState>
     if !known {
         return None;
     }
-    if config.bypass_encrypted && flow.state.tls.is_encrypted() {
+    let encrypted = || match flow.state.app.as_deref() {
+        Some(app) if app.protocol() == Some(Protocol::Tls) => app.is_encrypted() && flow.state.tls.is_encrypted(),
+        Some(app) => app.is_encrypted(),
+        None => false,
+    };
+    if config.bypass_encrypted && encrypted() {
         return Some(BypassReason::Encrypted);
     }
     // Asked when the flow is young: headers do not change.

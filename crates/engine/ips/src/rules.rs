@@ -19,11 +19,13 @@ use bulkhead_rules::tree::{
     Base, Body, Endian, FastPattern, FlowWord, Flowbits, FlowbitsOperation, NumberTest, PacketTest, Threshold, ThresholdKind,
 };
 use bulkhead_rules::{
-    Action, AddressSet, Buffer as BufferName, Classification, Code, ContentMatch, Diagnostic, Match, PortSet, Protocol, Rule, Variables,
+    Action, AddressSet, App, Buffer as BufferName, Classification, Code, ContentMatch, Diagnostic, Match, PortSet, Protocol, Rule,
+    Variables,
 };
 
 use crate::inspect::Steps;
 use crate::prefilter::{LITERAL_BYTES_MAX, Prefilter};
+use crate::transaction::{TxRule, TxRules, apps_of, bit, is_of_transactions, is_parsed};
 
 /// Groups per table and kind of port; rules of further ports share one group and are told apart afterwards.
 const PORT_GROUPS_MAX: usize = 256;
@@ -75,6 +77,10 @@ pub(crate) struct Compiled {
     /// Bytes that TCP has carried since the handshake.
     pub stream_sizes: Vec<(StreamEnd, NumberTest)>,
     pub steps: Steps,
+    /// Protocols as recognised of which the flow's must be one, a bit each; all bits: none is asked for.
+    pub apps: u64,
+    /// Of a rule on transactions: the direction that all of its buffers belong to.
+    pub tx_direction: Option<Direction>,
     pub flowbits: Vec<FlowbitsStep>,
     pub noalert: bool,
     pub thresholds: Vec<Threshold>,
@@ -124,6 +130,11 @@ pub struct Ruleset {
     rules: Vec<Compiled>,
     packet: [Tables; CLASSES],
     stream: Tables,
+    transactions: TxRules,
+    /// Rules on transactions: their numbers.
+    tx_rules: Vec<RuleId>,
+    /// A rule asks for a protocol without looking into its transactions.
+    asks_for_apps: bool,
 }
 
 /// Transport classes that have tables of their own.
@@ -189,17 +200,17 @@ impl Ruleset {
     /// Compiles rules that were parsed without error. Those whose variables or patterns are wrong are left out and reported.
     pub fn compile(sources: &[Source<'_>], variables: &Variables, classification: &Classification) -> Compilation {
         let mut diagnostics = Vec::new();
-        let mut compiled: Vec<(Turn, Compiled, Option<Literal>)> = Vec::new();
+        let mut compiled: Vec<(Turn, Compiled, Option<Literal>, Option<TxRule>)> = Vec::new();
         for (number, source) in sources.iter().enumerate() {
             for rule in source.rules {
                 match compile_rule(source.name, rule, variables, classification) {
-                    Ok(one) => {
+                    Ok((one, tx)) => {
                         if let Some(part) = one.empty_part() {
                             let message = format!("no packet has such {part}: the rule never matches");
                             diagnostics.push((number, diagnostic(rule, Code::EmptySet, message)));
                         }
                         let literal = choose_literal(rule);
-                        compiled.push((turn(&one, compiled.len()), one, literal));
+                        compiled.push((turn(&one, compiled.len()), one, literal, tx));
                     }
                     Err((code, message)) => diagnostics.push((number, diagnostic(rule, code, message))),
                 }
@@ -211,9 +222,18 @@ impl Ruleset {
                 }
             }
         }
-        compiled.sort_by_key(|(turn, _, _)| *turn);
-        let literals: Vec<Option<Literal>> = compiled.iter().map(|(_, _, literal)| literal.clone()).collect();
-        let rules: Vec<Compiled> = compiled.into_iter().map(|(_, rule, _)| rule).collect();
+        compiled.sort_by_key(|(turn, ..)| *turn);
+        let literals: Vec<Option<Literal>> = compiled.iter().map(|(_, _, literal, _)| literal.clone()).collect();
+        let mut rules: Vec<Compiled> = Vec::with_capacity(compiled.len());
+        let mut tx_rules = Vec::new();
+        let transactions = TxRules::build((0..).zip(compiled).map(|(id, (_, rule, _, tx))| {
+            rules.push(rule);
+            if tx.is_some() {
+                tx_rules.push(id);
+            }
+            tx
+        }));
+        let asks_for_apps = (0..).zip(&rules).any(|(id, rule)| rule.apps != u64::MAX && !transactions.has(id));
         let tables = |class: ProtoClass, on_stream: bool| Tables::new(&rules, &literals, class, on_stream);
         let packet = [
             tables(ProtoClass::Tcp, false),
@@ -222,7 +242,7 @@ impl Ruleset {
             tables(ProtoClass::Other, false),
         ];
         let stream = tables(ProtoClass::Tcp, true);
-        Compilation { ruleset: Arc::new(Self { packet, stream, rules }), diagnostics }
+        Compilation { ruleset: Arc::new(Self { packet, stream, rules, transactions, tx_rules, asks_for_apps }), diagnostics }
     }
 
     /// No rules: everything is accepted.
@@ -270,6 +290,30 @@ impl Ruleset {
         &self.rules[id as usize]
     }
 
+    /// Those that look into transactions, by the same numbers.
+    pub fn transactions(&self) -> &TxRules {
+        &self.transactions
+    }
+
+    /// Whether application layers have to be followed.
+    pub fn wants_apps(&self) -> bool {
+        self.asks_for_apps || !self.tx_rules.is_empty()
+    }
+
+    /// Whether any rule can match a transaction of a flow, by protocol and header alone.
+    pub(crate) fn transaction_can_match(&self, app: App, client: (IpAddr, u16, bool), server: (IpAddr, u16, bool)) -> bool {
+        self.any_transaction(client, server, |rule| rule.apps & bit(app) != 0)
+    }
+
+    fn any_transaction(&self, client: (IpAddr, u16, bool), server: (IpAddr, u16, bool), wanted: impl Fn(&Compiled) -> bool) -> bool {
+        self.tx_rules.len() > HEADERS_TRIED_MAX
+            || self.tx_rules.iter().map(|id| self.rule(*id)).filter(|rule| wanted(rule)).any(|rule| match rule.tx_side() {
+                Some(Direction::ToServer) => rule.header_matches(client, server),
+                Some(Direction::ToClient) => rule.header_matches(server, client),
+                None => rule.header_matches(client, server) || rule.header_matches(server, client),
+            })
+    }
+
     /// The groups whose packet rules a packet meets.
     pub(crate) fn packet_groups(&self, class: ProtoClass, dir: Direction, source_port: u16, destination_port: u16) -> [&Group; 3] {
         self.packet[class as usize].of(dir).groups(source_port, destination_port)
@@ -292,11 +336,16 @@ impl Ruleset {
                 }
             }
         }
-        false
+        matches!(proto, 6 | 17) && self.any_transaction(client, server, |rule| rule.protocol_matches(proto))
     }
 }
 
 impl Compiled {
+    /// Of a rule on transactions: the direction in which it matches, when only one can be it.
+    pub fn tx_side(&self) -> Option<Direction> {
+        self.flow.direction.or(self.tx_direction)
+    }
+
     /// Addresses and ports of a packet: address, port, at home.
     pub fn header_matches(&self, from: (IpAddr, u16, bool), to: (IpAddr, u16, bool)) -> bool {
         let one_way = |from: (IpAddr, u16, bool), to: (IpAddr, u16, bool)| {
@@ -343,7 +392,8 @@ impl Compiled {
             Protocol::Icmpv4 => proto == 1,
             Protocol::Icmpv6 => proto == 58,
             Protocol::Sctp => proto == 132,
-            Protocol::App(_) | Protocol::Other(_) => false,
+            Protocol::App(app) => runs_over(app, proto),
+            Protocol::Other(_) => false,
         }
     }
 
@@ -354,9 +404,18 @@ impl Compiled {
             Protocol::Udp => class == ProtoClass::Udp,
             Protocol::Icmp | Protocol::Icmpv4 | Protocol::Icmpv6 => class == ProtoClass::Icmp,
             Protocol::Sctp => class == ProtoClass::Other,
-            Protocol::App(_) | Protocol::Other(_) => false,
+            Protocol::App(app) => match class {
+                ProtoClass::Tcp => runs_over(app, 6),
+                ProtoClass::Udp => runs_over(app, 17),
+                ProtoClass::Icmp | ProtoClass::Other => false,
+            },
+            Protocol::Other(_) => false,
         }
     }
+}
+
+fn runs_over(app: App, proto: u8) -> bool {
+    app.info().transports.contains(&proto)
 }
 
 /// Order of judgement: action, flow bits, priority, order of the files.
@@ -381,13 +440,19 @@ fn turn(rule: &Compiled, index: usize) -> Turn {
     (action, bits, rule.info.priority, index)
 }
 
-fn compile_rule(file: &str, rule: &Rule, variables: &Variables, classification: &Classification) -> Result<Compiled, (Code, String)> {
+fn compile_rule(
+    file: &str,
+    rule: &Rule,
+    variables: &Variables,
+    classification: &Classification,
+) -> Result<(Compiled, Option<TxRule>), (Code, String)> {
     let header = &rule.header;
     let signature = &rule.signature;
     let variable = |error: bulkhead_rules::variables::VariableError| (error.code(), error.to_string());
     if let Some(reason) = refused(rule) {
         return Err(reason);
     }
+    let tx = TxRule::new(rule)?;
     let payload = signature.buffers.iter().find(|list| list.buffer == BufferName::Payload);
     let matches: &[Match] = payload.map_or(&[], |list| &list.matches);
     let steps = Steps::new(matches).map_err(|message| (Code::PcreUnsupported, message))?;
@@ -429,7 +494,11 @@ fn compile_rule(file: &str, rule: &Rule, variables: &Variables, classification: 
     };
     // Which of packet and stream, as `SigValidate...` decides it: packet keywords force packets; contents without
     // them go to the stream, and to packets too when they have a position.
-    let tcp = matches!(header.protocol, Protocol::Tcp | Protocol::TcpStream | Protocol::Ip | Protocol::Ipv4 | Protocol::Ipv6);
+    let tcp = match header.protocol {
+        Protocol::Tcp | Protocol::TcpStream | Protocol::Ip | Protocol::Ipv4 | Protocol::Ipv6 => true,
+        Protocol::App(app) => runs_over(app, 6),
+        _ => false,
+    };
     let stream_sizes: Vec<(StreamEnd, NumberTest)> = signature
         .conditions
         .iter()
@@ -448,7 +517,7 @@ fn compile_rule(file: &str, rule: &Rule, variables: &Variables, classification: 
         |found| matches!(found, Match::Content(content) if content.offset.is_some() || content.depth.is_some() || content.starts_with),
     );
     let on_stream = tcp && !steps.is_empty() && (only_stream || !needs_packet);
-    let on_packet = !only_stream && (!on_stream || positioned);
+    let on_packet = tx.is_none() && !only_stream && (!on_stream || positioned);
     let source_ports = variables.port_set(&header.source_ports).map_err(variable)?;
     let destination_ports = variables.port_set(&header.destination_ports).map_err(variable)?;
     let ports_matter =
@@ -458,9 +527,13 @@ fn compile_rule(file: &str, rule: &Rule, variables: &Variables, classification: 
         && signature.packet.iter().all(|test| matches!(test, PacketTest::IpProto { .. }))
         && signature.flowbits.iter().all(|bits| bits.operation == FlowbitsOperation::Set)
         && signature.conditions.is_empty()
+        && signature.apps.is_empty()
+        && tx.is_none()
         && !ports_matter
         && !matches!(header.protocol, Protocol::TcpPacket | Protocol::TcpStream);
-    Ok(Compiled {
+    let compiled = Compiled {
+        apps: apps_of(&signature.apps),
+        tx_direction: tx.as_ref().and_then(TxRule::direction),
         info: Arc::new(info),
         protocol: header.protocol,
         source: variables.address_set(&header.source).map_err(variable)?,
@@ -478,7 +551,8 @@ fn compile_rule(file: &str, rule: &Rule, variables: &Variables, classification: 
         on_packet,
         on_stream,
         ip_only,
-    })
+    };
+    Ok((compiled, tx))
 }
 
 /// What of a rule this engine cannot run: such a rule is not loaded rather than loaded with less than it says.
@@ -488,24 +562,28 @@ fn refused(rule: &Rule) -> Option<(Code, String)> {
     if header.action == Action::Config {
         return Some((Code::ActionUnsupported, "the action `config` is not supported yet".to_owned()));
     }
-    if let Protocol::App(_) | Protocol::Other(_) = header.protocol {
-        return Some((Code::ProtocolUnsupported, format!("the protocol `{}` is not supported yet", header.protocol.name())));
+    let unbuilt = |name: &str| Some((Code::ProtocolUnsupported, format!("the protocol `{name}` is not supported yet")));
+    match header.protocol {
+        Protocol::App(app) if !is_parsed(app) => return unbuilt(app.name()),
+        Protocol::Other(_) => return unbuilt(header.protocol.name()),
+        _ => {}
     }
     for list in &signature.buffers {
         match list.buffer {
             BufferName::Payload if list.transforms.is_empty() => {}
             BufferName::Payload => return keyword("transforms of the payload"),
-            BufferName::Named(id) => return keyword(id.name()),
+            // As far as they are known: `TxRule::new`.
+            BufferName::Named(_) => continue,
             BufferName::Frame { .. } => return keyword("frame"),
         }
         if let Some(reason) = list.matches.iter().find_map(refused_match) {
             return Some(reason);
         }
     }
-    if !signature.apps.is_empty() {
-        return Some((Code::ProtocolUnsupported, format!("the protocol `{}` is not supported yet", signature.apps[0].name())));
+    if !signature.apps.is_empty() && !signature.apps.iter().any(|app| is_parsed(*app)) {
+        return unbuilt(signature.apps[0].name());
     }
-    refused_beside_buffers(rule, |condition| matches!(condition, Condition::StreamSize { .. }))
+    refused_beside_buffers(rule, |condition| matches!(condition, Condition::StreamSize { .. }) || is_of_transactions(condition))
 }
 
 /// The same for one match, in whatever buffer.

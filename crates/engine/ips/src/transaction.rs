@@ -13,9 +13,10 @@
 //! cleared and used again. Which parser filled a buffer is not known here: values come through [`Values`].
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use bulkhead_net::flow::Direction;
-use bulkhead_rules::buffer::{BufferId, Stage};
+use bulkhead_rules::buffer::BufferId;
 use bulkhead_rules::condition::{Condition, IntegerTest, Towards, Which};
 use bulkhead_rules::protocol::App;
 use bulkhead_rules::transform::{Transform, Xor, XorKey};
@@ -30,6 +31,8 @@ use crate::rules::{refused_beside_buffers, refused_match};
 const LISTS_MAX: usize = 32;
 /// Rules that one transaction may have as candidates. Of all of ET Open a request has a dozen.
 pub const CANDIDATES_MAX: usize = 512;
+/// As many have room in a state that waits for its next transaction.
+const CANDIDATES_KEPT: usize = 32;
 /// Bytes that a transform goes through for one unit of work.
 const TRANSFORM_BYTES_PER_UNIT: usize = 64;
 
@@ -55,11 +58,20 @@ impl<'a> Piece<'a> {
 
 /// What detection reads of a transaction.
 pub trait Values {
-    /// The values of a buffer that are there, from 0 in the order in which they came.
-    fn piece(&self, buffer: BufferId, dir: Direction, instance: usize) -> Option<Piece<'_>>;
+    /// The values of a buffer that are there, in the order in which they came.
+    fn pieces(&self, buffer: BufferId, dir: Direction) -> impl Iterator<Item = Piece<'_>>;
 
     /// No further value of this buffer will come in this direction.
     fn is_settled(&self, buffer: BufferId, dir: Direction) -> bool;
+
+    /// The numbers of a name that are there, in the order in which they came.
+    fn numbers(&self, field: Field, dir: Direction) -> impl Iterator<Item = u64>;
+
+    /// Nothing further comes in this direction.
+    fn is_complete(&self, dir: Direction) -> bool;
+
+    /// Names of the events so far, `http.missing_host_header`.
+    fn events(&self) -> impl Iterator<Item = &str>;
 }
 
 /// Number of a rule among those that were compiled: its place in the slice.
@@ -73,6 +85,11 @@ pub struct TxRules {
     /// By buffer and direction: places in `groups`.
     by_buffer: BTreeMap<(BufferId, Side), Vec<usize>>,
     groups: Vec<Group>,
+    /// Rules that become candidates with an event, or with a number.
+    by_event: BTreeMap<String, Vec<TxRuleId>>,
+    by_field: BTreeMap<Field, Vec<TxRuleId>>,
+    /// Those that ask for what is not there: candidates from the beginning.
+    at_start: Vec<TxRuleId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,10 +106,30 @@ const fn side(dir: Direction) -> Side {
 }
 
 #[derive(Debug)]
-struct TxRule {
+pub(crate) struct TxRule {
     /// Protocols as recognised, one bit each.
     apps: u64,
-    lists: Vec<List>,
+    tests: Vec<Test>,
+    trigger: Trigger,
+}
+
+/// What makes a rule a candidate.
+#[derive(Debug, Clone)]
+enum Trigger {
+    /// Place of a list, and a literal in it: without one, that its buffer is there.
+    List(usize, Option<(Vec<u8>, bool)>),
+    /// Without a name of its own any event of the protocol.
+    Event(Option<&'static str>),
+    Number(Field),
+    Start,
+}
+
+/// One of the things that have to hold of a transaction, each for itself.
+#[derive(Debug)]
+enum Test {
+    List(List),
+    Number { test: IntegerTest, to_server: bool, to_client: bool },
+    Event(Option<&'static str>),
 }
 
 #[derive(Debug)]
@@ -154,8 +191,19 @@ pub struct TxScratch {
 }
 
 impl TxState {
+    /// Nothing waits for more of the transaction.
+    pub fn is_idle(&self) -> bool {
+        self.candidates.iter().all(|candidate| candidate.over)
+    }
+
+    /// Bytes of memory.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + self.candidates.capacity() * size_of::<Candidate>()
+    }
+
     pub fn clear(&mut self) {
         self.candidates.clear();
+        self.candidates.shrink_to(CANDIDATES_KEPT);
         self.refused = false;
     }
 
@@ -171,33 +219,45 @@ impl TxState {
 }
 
 impl TxRules {
-    /// Compiles those of the rules that look into buffers of transactions. Others are passed over; those that ask for what is
+    /// Compiles those of the rules that look into transactions. Others are passed over; those that ask for what is
     /// not known here are refused with a reason, never loaded with less than they say.
     pub fn compile<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> (Self, Vec<(TxRuleId, Code, String)>) {
-        let (mut built, mut refused) = (Self::default(), Vec::new());
+        let mut refused = Vec::new();
+        let rules = (0..).zip(rules).map(|(number, rule)| match TxRule::new(rule) {
+            Ok(compiled) => compiled,
+            Err((code, reason)) => {
+                refused.push((number, code, reason));
+                None
+            }
+        });
+        let built = Self::build(rules);
+        (built, refused)
+    }
+
+    /// By place: `None` is not a rule of transactions.
+    pub(crate) fn build(rules: impl IntoIterator<Item = Option<TxRule>>) -> Self {
+        let mut built = Self::default();
         let mut drafts: BTreeMap<(BufferId, Side, Vec<u8>), Draft> = BTreeMap::new();
-        for (number, rule) in (0..).zip(rules) {
-            let compiled = match TxRule::new(rule) {
-                Ok(compiled) => compiled,
-                Err((code, reason)) => {
-                    refused.push((number, code, reason));
-                    None
-                }
-            };
-            if let Some(compiled) = &compiled {
-                let (list, literal) = fast_pattern(rule);
-                let list = &compiled.lists[list];
-                let sides = [(list.to_server, Side::Server), (list.to_client, Side::Client)];
-                for (_, side) in sides.into_iter().filter(|(there, _)| *there) {
-                    // A transform's own text tells it from others.
-                    let key = (list.buffer, side, format!("{:?}", list.transforms).into_bytes());
-                    let draft = drafts.entry(key).or_default();
-                    draft.transforms.clone_from(&list.transforms);
-                    match &literal {
-                        Some(literal) => draft.literals.entry(literal.clone()).or_default().push(number),
-                        None => draft.always.push(number),
+        for (number, compiled) in (0..).zip(rules) {
+            match compiled.as_ref().map(|rule| (&rule.trigger, &rule.tests)) {
+                Some((Trigger::List(place, literal), tests)) => {
+                    let Some(Test::List(list)) = tests.get(*place) else { continue };
+                    let sides = [(list.to_server, Side::Server), (list.to_client, Side::Client)];
+                    for (_, side) in sides.into_iter().filter(|(there, _)| *there) {
+                        // A transform's own text tells it from others.
+                        let key = (list.buffer, side, format!("{:?}", list.transforms).into_bytes());
+                        let draft = drafts.entry(key).or_default();
+                        draft.transforms.clone_from(&list.transforms);
+                        match literal {
+                            Some(literal) => draft.literals.entry(literal.clone()).or_default().push(number),
+                            None => draft.always.push(number),
+                        }
                     }
                 }
+                Some((Trigger::Event(name), _)) => built.by_event.entry(name.unwrap_or_default().to_owned()).or_default().push(number),
+                Some((Trigger::Number(field), _)) => built.by_field.entry(*field).or_default().push(number),
+                Some((Trigger::Start, _)) => built.at_start.push(number),
+                None => {}
             }
             built.rules.push(compiled);
         }
@@ -205,7 +265,7 @@ impl TxRules {
             built.by_buffer.entry((buffer, side)).or_default().push(built.groups.len());
             built.groups.push(draft.build());
         }
-        (built, refused)
+        built
     }
 
     /// Rules that can match a transaction.
@@ -224,10 +284,46 @@ impl TxRules {
 
     /// Buffers that any rule looks into: what a parser need not fill otherwise.
     pub fn buffers(&self) -> impl Iterator<Item = BufferId> {
-        let mut all: Vec<BufferId> = self.rules.iter().flatten().flat_map(|rule| &rule.lists).map(|list| list.buffer).collect();
+        let lists = self.rules.iter().flatten().flat_map(|rule| &rule.tests).filter_map(|test| match test {
+            Test::List(list) => Some(list.buffer),
+            Test::Number { .. } | Test::Event(_) => None,
+        });
+        let mut all: Vec<BufferId> = lists.collect();
         all.sort_unstable();
         all.dedup();
         all.into_iter()
+    }
+
+    /// A transaction has begun: rules that ask for what is not there.
+    pub fn begin(&self, app: App, state: &mut TxState) {
+        self.add(app, &self.at_start, state);
+    }
+
+    /// An event was noted.
+    pub fn event(&self, app: App, name: &str, state: &mut TxState) {
+        for rules in [name, ""].iter().filter_map(|name| self.by_event.get(*name)) {
+            self.add(app, rules, state);
+        }
+    }
+
+    /// There is a number of this name.
+    pub fn number(&self, app: App, field: Field, state: &mut TxState) {
+        if let Some(rules) = self.by_field.get(&field) {
+            self.add(app, rules, state);
+        }
+    }
+
+    /// Whether any rule waits for numbers.
+    pub fn wants_numbers(&self) -> bool {
+        !self.by_field.is_empty()
+    }
+
+    fn add(&self, app: App, rules: &[TxRuleId], state: &mut TxState) {
+        for rule in rules {
+            if self.rules[*rule as usize].as_ref().is_some_and(|compiled| compiled.apps & bit(app) != 0) {
+                state.add(*rule);
+            }
+        }
     }
 
     /// First pass: a value has come, or a body has grown.
@@ -280,11 +376,11 @@ impl TxRules {
             if candidate.over {
                 continue;
             }
-            for (place, list) in rule.lists.iter().enumerate() {
+            for (place, test) in rule.tests.iter().enumerate() {
                 if candidate.holds >> place & 1 != 0 {
                     continue;
                 }
-                match list.decide(values, scratch, work) {
+                match test.decide(rule.apps, values, scratch, work) {
                     Decision::Holds => candidate.holds |= 1 << place,
                     Decision::Never => {
                         candidate.over = true;
@@ -296,7 +392,7 @@ impl TxRules {
                     return;
                 }
             }
-            if !candidate.over && candidate.holds.count_ones() as usize == rule.lists.len() {
+            if !candidate.over && candidate.holds.count_ones() as usize == rule.tests.len() {
                 candidate.over = true;
                 scratch.matched.push(candidate.rule);
             }
@@ -318,19 +414,19 @@ impl Draft {
     }
 }
 
-const fn bit(app: App) -> u64 {
+pub(crate) const fn bit(app: App) -> u64 {
     1 << (app as u32 % 64)
 }
 
 impl TxRule {
     /// `None`: not a rule of transactions.
-    fn new(rule: &Rule) -> Result<Option<Self>, (Code, String)> {
+    pub(crate) fn new(rule: &Rule) -> Result<Option<Self>, (Code, String)> {
         let signature = &rule.signature;
         let named = signature.buffers.iter().any(|list| matches!(list.buffer, BufferName::Named(_)));
-        if !named {
+        if !named && !signature.conditions.iter().any(is_of_transactions) {
             return Ok(None);
         }
-        if let Some(reason) = refused_beside_buffers(rule, |condition| size_of(condition).is_some()) {
+        if let Some(reason) = refused_beside_buffers(rule, is_of_transactions) {
             return Err(reason);
         }
         let unsupported = |what: &str| Err((Code::KeywordUnsupported, format!("{what} is not supported yet")));
@@ -343,21 +439,99 @@ impl TxRule {
         let has = |word: FlowWord| signature.flow.contains(&word);
         let to_server = has(FlowWord::ToServer) || has(FlowWord::FromClient);
         let to_client = has(FlowWord::ToClient) || has(FlowWord::FromServer);
-        let sizes = signature.conditions.iter().filter_map(size_of);
-        let lists: Result<Vec<List>, _> = signature
-            .buffers
-            .iter()
-            .cloned()
-            .chain(sizes)
-            .map(|list| List::new(&list, to_server && !to_client, to_client && !to_server))
-            .collect();
-        let apps = signature.apps.iter().flat_map(|app| app.members()).fold(0, |apps, app| apps | bit(app));
-        Ok(Some(Self { apps: if signature.apps.is_empty() { u64::MAX } else { apps }, lists: lists? }))
+        let (to_server, to_client) = (to_server && !to_client, to_client && !to_server);
+        let mut tests = Vec::new();
+        for list in &signature.buffers {
+            tests.push(Test::List(List::new(list, to_server, to_client)?));
+        }
+        for condition in &signature.conditions {
+            tests.push(match condition {
+                Condition::Integer(test) if as_size(condition).is_none() => {
+                    if test.towards.is_some_and(|towards| towards == Towards::Both) {
+                        return unsupported("a number of both directions at once");
+                    }
+                    let (server, client) = (test.towards == Some(Towards::ToServer), test.towards == Some(Towards::ToClient));
+                    Test::Number { test: test.clone(), to_server: !client && !to_client, to_client: !server && !to_server }
+                }
+                Condition::AppLayerEvent { event, .. } => Test::Event(*event),
+                _ => match as_size(condition) {
+                    Some(list) => Test::List(List::new(&list, to_server, to_client)?),
+                    None => return unsupported("a condition of the rule"),
+                },
+            });
+        }
+        let trigger = trigger(rule, &tests);
+        Ok(Some(Self { apps: apps_of(&signature.apps), tests, trigger }))
+    }
+
+    /// Where it can match, when its tests are all of one direction.
+    pub(crate) fn direction(&self) -> Option<Direction> {
+        let all = |server: bool| {
+            self.tests.iter().all(|test| match test {
+                Test::List(List { to_server, to_client, .. }) | Test::Number { to_server, to_client, .. } => {
+                    if server {
+                        *to_server && !to_client
+                    } else {
+                        *to_client && !to_server
+                    }
+                }
+                Test::Event(_) => false,
+            })
+        };
+        if all(true) {
+            Some(Direction::ToServer)
+        } else if all(false) {
+            Some(Direction::ToClient)
+        } else {
+            None
+        }
     }
 }
 
+/// A bit for each protocol as recognised.
+pub(crate) fn apps_of(apps: &[App]) -> u64 {
+    if apps.is_empty() { u64::MAX } else { apps.iter().flat_map(|app| app.members()).fold(0, |apps, app| apps | bit(app)) }
+}
+
+/// Conditions that are asked of a transaction.
+pub(crate) fn is_of_transactions(condition: &Condition) -> bool {
+    as_size(condition).is_some()
+        || match condition {
+            Condition::Integer(test) => APP_NUMBERS.contains(&test.field),
+            Condition::AppLayerEvent { protocol: Some(app), .. } => is_parsed(*app),
+            _ => false,
+        }
+}
+
+/// Numbers that a parser gives.
+static APP_NUMBERS: LazyLock<Vec<Field>> = LazyLock::new(|| {
+    let known = |field: &&Field| bulkhead_applayer::Field::from_name(field.name()).is_some();
+    Field::ALL.iter().filter(known).copied().collect()
+});
+
+/// Whether a parser for this protocol, or one of those that its name stands for, is built.
+pub(crate) fn is_parsed(app: App) -> bool {
+    app.members().any(|member| crate::app::PROTOCOLS.contains(&Some(member)))
+}
+
+fn trigger(rule: &Rule, tests: &[Test]) -> Trigger {
+    if let Some((place, literal)) = fast_pattern(rule) {
+        return Trigger::List(place, Some(literal));
+    }
+    let there = tests.iter().position(|test| matches!(test, Test::List(list) if list.absent == Absent::No));
+    if let Some(place) = there {
+        return Trigger::List(place, None);
+    }
+    let found = tests.iter().find_map(|test| match test {
+        Test::Event(name) => Some(Trigger::Event(*name)),
+        Test::Number { test, .. } if matches!(test.which, Which::Any | Which::All | Which::Index(_)) => Some(Trigger::Number(test.field)),
+        Test::List(_) | Test::Number { .. } => None,
+    });
+    found.unwrap_or(Trigger::Start)
+}
+
 /// `urilen` asks for the size of a buffer.
-fn size_of(condition: &Condition) -> Option<BufferMatches> {
+fn as_size(condition: &Condition) -> Option<BufferMatches> {
     let Condition::Integer(IntegerTest { field, test, which: Which::Any, towards: None }) = condition else { return None };
     let buffer = match field {
         Field::Urilen => BufferId::HttpUri,
@@ -368,7 +542,7 @@ fn size_of(condition: &Condition) -> Option<BufferMatches> {
 }
 
 /// The list in which a rule's literal stands, and the literal: the author's choice, else the longest.
-fn fast_pattern(rule: &Rule) -> (usize, Option<(Vec<u8>, bool)>) {
+fn fast_pattern(rule: &Rule) -> Option<(usize, (Vec<u8>, bool))> {
     let contents = || {
         rule.signature.buffers.iter().enumerate().flat_map(|(place, list)| {
             // Where a missing buffer is a match too, its bytes decide nothing.
@@ -380,10 +554,8 @@ fn fast_pattern(rule: &Rule) -> (usize, Option<(Vec<u8>, bool)>) {
         })
     };
     let chosen = contents().find(|(_, content)| content.fast_pattern.is_some());
-    let Some((place, content)) = chosen.or_else(|| contents().max_by_key(|(_, content)| content.bytes.len())) else {
-        return (0, None);
-    };
-    (place, Some((literal(content).to_vec(), content.nocase)))
+    let (place, content) = chosen.or_else(|| contents().max_by_key(|(_, content)| content.bytes.len()))?;
+    Some((place, (literal(content).to_vec(), content.nocase)))
 }
 
 fn literal(content: &ContentMatch) -> &[u8] {
@@ -400,6 +572,66 @@ enum Decision {
     Holds,
     Never,
     NotYet,
+}
+
+impl Test {
+    fn decide(&self, apps: u64, values: &impl Values, scratch: &mut TxScratch, work: &mut Work) -> Decision {
+        match self {
+            Self::List(list) => list.decide(values, scratch, work),
+            Self::Number { test, to_server, to_client } => {
+                let dirs =
+                    || [(*to_server, Direction::ToServer), (*to_client, Direction::ToClient)].into_iter().filter(|(there, _)| *there);
+                let numbers = || dirs().flat_map(|(_, dir)| values.numbers(test.field, dir));
+                work.charge(1 + numbers().count() / TRANSFORM_BYTES_PER_UNIT);
+                if test.which == Which::Any && numbers().any(|number| test.test.matches(number)) {
+                    return Decision::Holds;
+                }
+                if !dirs().all(|(_, dir)| values.is_complete(dir)) {
+                    return Decision::NotYet;
+                }
+                if numbers_hold(test, &numbers().collect::<Vec<_>>()) { Decision::Holds } else { Decision::Never }
+            }
+            Self::Event(name) => {
+                let of = |found: &str| match name {
+                    Some(name) => found == *name,
+                    None => App::ALL
+                        .iter()
+                        .any(|app| apps & bit(*app) != 0 && found.strip_prefix(app.name()).is_some_and(|rest| rest.starts_with('.'))),
+                };
+                match (values.events().any(of), values.is_complete(Direction::ToServer) && values.is_complete(Direction::ToClient)) {
+                    (true, _) => Decision::Holds,
+                    (false, true) => Decision::Never,
+                    (false, false) => Decision::NotYet,
+                }
+            }
+        }
+    }
+}
+
+/// Of all numbers there will be.
+fn numbers_hold(test: &IntegerTest, all: &[u64]) -> bool {
+    let holds = |number: &u64| test.test.matches(*number);
+    let at = |index: i32| {
+        let index = if index < 0 { all.len().checked_sub(index.unsigned_abs() as usize)? } else { index as usize };
+        all.get(index)
+    };
+    match &test.which {
+        Which::Any => all.iter().any(holds),
+        Which::AllOrAbsent => all.iter().all(holds),
+        Which::All => !all.is_empty() && all.iter().all(holds),
+        Which::AnyOrAbsent => all.is_empty() || all.iter().any(holds),
+        Which::Index(index) => at(*index).is_some_and(holds),
+        Which::IndexOrAbsent(index) => at(*index).is_none_or(holds),
+        Which::Count { count, range } => {
+            let place = |at: i32| if at < 0 { all.len().saturating_sub(at.unsigned_abs() as usize) } else { (at as usize).min(all.len()) };
+            let part = match range {
+                Some((first, last)) => all.get(place(*first)..place(*last)).unwrap_or_default(),
+                None => all,
+            };
+            count.matches(part.iter().filter(|number| holds(number)).count() as u64)
+        }
+        Which::Number => test.test.matches(all.len() as u64),
+    }
 }
 
 impl List {
@@ -419,7 +651,7 @@ impl List {
             Some(Towards::Either) | None => (to_server, to_client),
         };
         let info = buffer.info();
-        if matches!(info.stage, Stage::Packet | Stage::Derived) {
+        if crate::app::buffer_of(buffer).is_none() {
             return Err((Code::KeywordUnsupported, format!("`{}` is not supported yet", info.name)));
         }
         if let Some(reason) = list.matches.iter().filter(|found| !matches!(found, Match::Absent { .. })).find_map(refused_match) {
@@ -448,9 +680,7 @@ impl List {
         for dir in [(self.to_server, Direction::ToServer), (self.to_client, Direction::ToClient)].iter().filter(|(there, _)| *there) {
             let dir = dir.1;
             settled &= values.is_settled(self.buffer, dir);
-            let mut instance = 0;
-            while let Some(piece) = values.piece(self.buffer, dir, instance) {
-                instance += 1;
+            for piece in values.pieces(self.buffer, dir) {
                 any = true;
                 settled &= piece.done;
                 if self.absent == Absent::Must {

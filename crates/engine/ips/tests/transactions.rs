@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use bulkhead_ips::Direction::{self, ToClient, ToServer};
 use bulkhead_ips::inspect::{WORK_PER_PACKET_MAX, Work};
 use bulkhead_ips::transaction::{CANDIDATES_MAX, Piece, TxRules, TxScratch, TxState, Values};
-use bulkhead_rules::{App, BufferId};
+use bulkhead_rules::{App, BufferId, Field};
 
 /// Bytes, how many of them are old, and whether they are all.
 type Grown = (Vec<u8>, usize, bool);
@@ -17,6 +17,8 @@ type Grown = (Vec<u8>, usize, bool);
 struct Bag {
     values: BTreeMap<(BufferId, bool), Vec<Grown>>,
     settled: [bool; 2],
+    numbers: Vec<(Field, u64)>,
+    events: Vec<String>,
 }
 
 const fn way(dir: Direction) -> bool {
@@ -24,13 +26,25 @@ const fn way(dir: Direction) -> bool {
 }
 
 impl Values for Bag {
-    fn piece(&self, buffer: BufferId, dir: Direction, instance: usize) -> Option<Piece<'_>> {
-        let (bytes, fresh, done) = self.values.get(&(buffer, way(dir)))?.get(instance)?;
-        Some(Piece { bytes, base: 0, fresh: *fresh, done: *done })
+    fn pieces(&self, buffer: BufferId, dir: Direction) -> impl Iterator<Item = Piece<'_>> {
+        let all = self.values.get(&(buffer, way(dir))).into_iter().flatten();
+        all.map(|(bytes, fresh, done)| Piece { bytes, base: 0, fresh: *fresh, done: *done })
     }
 
     fn is_settled(&self, _buffer: BufferId, dir: Direction) -> bool {
         self.settled[usize::from(way(dir))]
+    }
+
+    fn numbers(&self, field: Field, _dir: Direction) -> impl Iterator<Item = u64> {
+        self.numbers.iter().filter(move |(of, _)| *of == field).map(|(_, number)| *number)
+    }
+
+    fn is_complete(&self, dir: Direction) -> bool {
+        self.settled[usize::from(way(dir))]
+    }
+
+    fn events(&self) -> impl Iterator<Item = &str> {
+        self.events.iter().map(String::as_str)
     }
 }
 

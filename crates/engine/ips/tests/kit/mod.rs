@@ -169,7 +169,7 @@ impl Bench {
             .iter()
             .filter_map(|event| match event {
                 EngineEvent::Alert(alert) => Some(alert),
-                EngineEvent::Drop(_) | EngineEvent::FlowEnd(_) | EngineEvent::Anomaly(_) => None,
+                EngineEvent::Drop(_) | EngineEvent::FlowEnd(_) | EngineEvent::Anomaly(_) | EngineEvent::Transaction(_) => None,
             })
             .collect()
     }

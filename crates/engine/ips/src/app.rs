@@ -1,0 +1,421 @@
+//! The application layers of flows: bytes go to a flow's session, and what its transactions hold goes to the rules.
+//!
+//! ```text
+//! stream, datagram ─ AppFlow (Session) ─ update ─ news ─ verify ─ Matched ─ the pipeline's decision on this packet
+//!                                      └ complete ─ TransactionEvent, when somebody asked for it
+//! ```
+//! All of it happens before the verdict on the packet that brought the bytes: what completes a match is not let go. Everything a
+//! transaction remembers for detection lies in a slot of the shard ([`Apps`]), whose number is the transaction's `user`.
+
+use std::sync::LazyLock;
+
+use bulkhead_applayer::{Buffer, BufferSet, Config, Context, Dir, Finished, Protocol, Session, Sink, Transaction, Transport};
+use bulkhead_net::flow::Direction;
+use bulkhead_rules::buffer::BufferId;
+use bulkhead_rules::{App, Field};
+
+use crate::detect::{End, Matched, Scratch};
+use crate::outcome::{PipelineConfig, Record, Stats};
+use crate::rules::Ruleset;
+use crate::transaction::{Piece, TxScratch, TxState, Values, bit};
+
+/// Payload matches of one flow that wait until its protocol is recognised.
+const WAITING_MAX: usize = 64;
+/// Transactions that end in one packet and are told of.
+const TOLD_MAX: usize = 1024;
+
+/// The rule language's names of what parsers recognise, by the parsers' numbers.
+pub(crate) static PROTOCOLS: LazyLock<Vec<Option<App>>> = LazyLock::new(|| {
+    let app = |protocol: &Protocol| match protocol.name() {
+        // In a rule `http` stands for all its versions.
+        "http" => Some(App::Http1),
+        name => App::ALL.iter().copied().find(|app| app.name() == name),
+    };
+    Protocol::ALL.iter().map(app).collect()
+});
+
+static BUFFERS: LazyLock<Vec<Option<Buffer>>> =
+    LazyLock::new(|| BufferId::ALL.iter().map(|buffer| Buffer::from_name(buffer.name())).collect());
+
+static BUFFER_IDS: LazyLock<Vec<Option<BufferId>>> =
+    LazyLock::new(|| Buffer::ALL.iter().map(|buffer| BufferId::named(buffer.name())).collect());
+
+static FIELDS: LazyLock<Vec<Option<bulkhead_applayer::Field>>> =
+    LazyLock::new(|| Field::ALL.iter().map(|field| bulkhead_applayer::Field::from_name(field.name())).collect());
+
+static FIELD_IDS: LazyLock<Vec<Option<Field>>> = LazyLock::new(|| {
+    let named = |name: &str| Field::ALL.iter().copied().find(|field| field.name() == name);
+    bulkhead_applayer::Field::ALL.iter().map(|field| named(field.name())).collect()
+});
+
+pub(crate) fn app_of(protocol: Protocol) -> Option<App> {
+    PROTOCOLS.get(protocol as usize).copied().flatten()
+}
+
+/// What a parser fills for a rule's buffer; `None`: no parser does.
+pub(crate) fn buffer_of(buffer: BufferId) -> Option<Buffer> {
+    BUFFERS.get(buffer as usize).copied().flatten()
+}
+
+pub(crate) const fn dir_of(dir: Direction) -> Dir {
+    match dir {
+        Direction::ToServer => Dir::ToServer,
+        Direction::ToClient => Dir::ToClient,
+    }
+}
+
+pub(crate) const fn direction_of(dir: Dir) -> Direction {
+    match dir {
+        Dir::ToServer => Direction::ToServer,
+        Dir::ToClient => Direction::ToClient,
+    }
+}
+
+/// Why nobody can say whether a rule on application layers would have matched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AppFault {
+    /// The session's parser has stopped.
+    Finished(Finished),
+    /// A transaction has more values than are kept.
+    Overflowed,
+    /// More rules wait for the rest of a transaction than are remembered.
+    Candidates,
+    /// The shard's memory for application layers is used up ([`PipelineConfig::app_memory_max`]).
+    Memory,
+}
+
+/// The application layer of one flow.
+#[derive(Debug)]
+pub(crate) struct AppFlow {
+    session: Session,
+    /// Bytes that are counted in [`Apps::memory`].
+    counted: usize,
+    /// Another rule set is in force since the session was last given bytes.
+    search_again: bool,
+    /// Payload matches of rules about a protocol, while it is not recognised.
+    waiting: Vec<Matched>,
+}
+
+impl AppFlow {
+    pub fn new(transport: Transport) -> Self {
+        Self { session: Session::new(transport), counted: 0, search_again: false, waiting: Vec::new() }
+    }
+
+    pub fn protocol(&self) -> Option<Protocol> {
+        self.session.protocol()
+    }
+
+    /// After a genuine handshake in both directions.
+    pub fn is_encrypted(&self) -> bool {
+        self.session.finished() == Some(Finished::Encrypted)
+    }
+
+    /// The protocol is known, or never will be.
+    pub fn is_resolved(&self) -> bool {
+        self.session.protocol().is_some() || self.session.finished().is_some()
+    }
+
+    pub fn search_again(&mut self) {
+        self.search_again = true;
+    }
+
+    /// The bit of what was recognised; 0: nothing.
+    pub fn app_bit(&self) -> u64 {
+        self.session.protocol().and_then(app_of).map_or(0, bit)
+    }
+}
+
+/// What the sessions of a shard share.
+#[derive(Debug)]
+pub(crate) struct Apps {
+    pub context: Context,
+    slots: Vec<TxState>,
+    free: Vec<u32>,
+    scratch: TxScratch,
+    /// Bytes of all sessions and slots.
+    pub memory: usize,
+}
+
+impl Apps {
+    pub fn new() -> Self {
+        Self { context: Context::new(Config::default()), slots: Vec::new(), free: Vec::new(), scratch: TxScratch::default(), memory: 0 }
+    }
+
+    /// Another rule set: what its rules look at, and the log.
+    pub fn want(&mut self, rules: &Ruleset, log: bool) {
+        self.context.config.wanted = if log { BufferSet::ALL } else { rules.transactions().buffers().filter_map(buffer_of).collect() };
+    }
+
+    pub fn data(&mut self, flow: &mut AppFlow, dir: Direction, bytes: &[u8], with: With<'_>) {
+        self.call(flow, with, |session, context, sink| session.data(dir_of(dir), bytes, context, sink));
+    }
+
+    pub fn gap(&mut self, flow: &mut AppFlow, dir: Direction, len: u64, with: With<'_>) {
+        self.call(flow, with, |session, context, sink| session.gap(dir_of(dir), len, context, sink));
+    }
+
+    pub fn end(&mut self, flow: &mut AppFlow, dir: Direction, with: With<'_>) {
+        self.call(flow, with, |session, context, sink| session.end(dir_of(dir), context, sink));
+    }
+
+    /// The flow is over, or is not looked at any more.
+    pub fn close(&mut self, flow: &mut AppFlow, with: With<'_>) {
+        self.call(flow, with, |session, context, sink| session.close(context, sink));
+        self.memory = self.memory.saturating_sub(std::mem::take(&mut flow.counted));
+    }
+
+    fn call(&mut self, flow: &mut AppFlow, with: With<'_>, act: impl FnOnce(&mut Session, &mut Context, &mut dyn Sink)) {
+        let With { rules, config, ends, scratch, stats } = with;
+        let Self { context, slots, free, scratch: tx_scratch, memory } = self;
+        let mut slots = Slots { slots, free, memory };
+        let mut listener =
+            Listener { rules, config, ends, scratch, stats, slots: &mut slots, tx_scratch, protocol: flow.session.protocol() };
+        if std::mem::take(&mut flow.search_again) {
+            for tx in flow.session.open_transactions() {
+                listener.look_again(tx);
+            }
+        }
+        act(&mut flow.session, context, &mut listener);
+        let now = flow.session.memory();
+        *listener.slots.memory = (*listener.slots.memory + now).saturating_sub(flow.counted);
+        flow.counted = now;
+        if *listener.slots.memory > listener.config.app_memory_max && flow.session.finished().is_none() {
+            listener.fault(AppFault::Memory);
+            flow.session.stop("app_memory_max", context, &mut listener);
+            let now = flow.session.memory();
+            *listener.slots.memory = (*listener.slots.memory + now).saturating_sub(flow.counted);
+            flow.counted = now;
+        }
+        let from = listener.scratch.settled_from;
+        settle(flow, rules, from, listener.scratch, listener.stats);
+    }
+
+    /// Payload matches since `from` that depend on the protocol: kept, put off, or dropped.
+    pub fn settle(flow: &mut AppFlow, rules: &Ruleset, from: usize, scratch: &mut Scratch, stats: &mut Stats) {
+        settle(flow, rules, from, scratch, stats);
+    }
+}
+
+fn settle(flow: &mut AppFlow, rules: &Ruleset, from: usize, scratch: &mut Scratch, stats: &mut Stats) {
+    if flow.is_resolved() {
+        let bit = flow.app_bit();
+        scratch.matched.extend(flow.waiting.drain(..).filter(|found| rules.rule(found.rule).apps & bit != 0));
+        return;
+    }
+    let mut at = from;
+    while let Some(found) = scratch.matched.get(at) {
+        if found.tx.is_some() || found.stream.is_none() || rules.rule(found.rule).apps == u64::MAX {
+            at += 1;
+        } else if flow.waiting.len() < WAITING_MAX {
+            flow.waiting.push(scratch.matched.swap_remove(at));
+        } else {
+            scratch.matched.swap_remove(at);
+            scratch.cap_reached = true;
+            stats.app_waiting_refused += 1;
+        }
+    }
+}
+
+/// What a call into a session is lent.
+pub(crate) struct With<'a> {
+    pub rules: &'a Ruleset,
+    pub config: &'a PipelineConfig,
+    /// Client and server.
+    pub ends: (End, End),
+    pub scratch: &'a mut Scratch,
+    pub stats: &'a mut Stats,
+}
+
+/// Slots of transactions.
+struct Slots<'a> {
+    slots: &'a mut Vec<TxState>,
+    free: &'a mut Vec<u32>,
+    memory: &'a mut usize,
+}
+
+impl Slots<'_> {
+    /// The transaction's own, and whether it is new.
+    fn of(&mut self, tx: &mut Transaction) -> (&mut TxState, bool) {
+        let fresh = tx.user == 0;
+        if fresh {
+            let slot = self.free.pop().unwrap_or_else(|| {
+                self.slots.push(TxState::default());
+                self.slots.len() as u32 - 1
+            });
+            *self.memory += self.slots[slot as usize].memory();
+            tx.user = u64::from(slot) + 1;
+        }
+        (&mut self.slots[tx.user as usize - 1], fresh)
+    }
+
+    fn give_back(&mut self, tx: &mut Transaction) {
+        if let Some(slot) = std::mem::take(&mut tx.user).checked_sub(1)
+            && let Some(state) = self.slots.get_mut(slot as usize)
+        {
+            *self.memory = self.memory.saturating_sub(state.memory());
+            state.clear();
+            self.free.push(slot as u32);
+        }
+    }
+}
+
+/// Hears of the transactions of one session during one call.
+struct Listener<'a, 'b> {
+    rules: &'a Ruleset,
+    config: &'a PipelineConfig,
+    ends: (End, End),
+    scratch: &'a mut Scratch,
+    stats: &'a mut Stats,
+    slots: &'a mut Slots<'b>,
+    tx_scratch: &'a mut TxScratch,
+    protocol: Option<Protocol>,
+}
+
+impl Listener<'_, '_> {
+    /// Nothing is wrong where no rule looks.
+    fn fault(&mut self, fault: AppFault) {
+        let (client, server) = self.ends;
+        if self.protocol.and_then(app_of).is_some_and(|app| self.rules.transaction_can_match(app, client, server)) {
+            self.scratch.app_fault.get_or_insert(fault);
+        }
+    }
+
+    /// Candidates of another rule set mean nothing: what is there is news again.
+    fn look_again(&mut self, tx: &mut Transaction) {
+        let Some(app) = app_of(tx.protocol) else { return };
+        if self.rules.transactions().is_empty() {
+            return;
+        }
+        let (state, _) = self.slots.of(tx);
+        state.clear();
+        self.rules.transactions().begin(app, state);
+        for value in tx.values() {
+            let Some(buffer) = BUFFER_IDS[value.buffer as usize] else { continue };
+            let window = tx.window(value);
+            let piece = Piece { bytes: window.bytes, base: window.base, fresh: 0, done: window.done };
+            let dir = direction_of(value.dir);
+            self.rules.transactions().news(app, buffer, dir, piece, state, self.tx_scratch, &mut self.scratch.work);
+        }
+        for (event, _) in tx.events() {
+            self.rules.transactions().event(app, event, state);
+        }
+    }
+
+    fn detect(&mut self, tx: &mut Transaction, dir: Direction) {
+        let rules = self.rules.transactions();
+        let Some(app) = app_of(tx.protocol) else { return };
+        let (state, fresh) = self.slots.of(tx);
+        let held = state.memory();
+        if fresh {
+            rules.begin(app, state);
+        }
+        for value in tx.news() {
+            let Some(buffer) = BUFFER_IDS[value.buffer as usize] else { continue };
+            let window = tx.window(value);
+            let piece = Piece { bytes: window.bytes, base: window.base, fresh: window.fresh, done: window.done };
+            rules.news(app, buffer, direction_of(value.dir), piece, state, self.tx_scratch, &mut self.scratch.work);
+        }
+        for (event, _) in tx.new_events() {
+            rules.event(app, event, state);
+        }
+        if rules.wants_numbers() {
+            for field in tx.integers().iter().filter_map(|(field, _, _)| FIELD_IDS[*field as usize]) {
+                rules.number(app, field, state);
+            }
+        }
+        if !state.is_idle() {
+            rules.verify(&TxValues(tx), state, self.tx_scratch, &mut self.scratch.work);
+            for rule in self.tx_scratch.matched.drain(..) {
+                let compiled = self.rules.rule(rule);
+                let dir = compiled.flow.direction.or(compiled.tx_direction).unwrap_or(dir);
+                let (from, to) = match dir {
+                    Direction::ToServer => self.ends,
+                    Direction::ToClient => (self.ends.1, self.ends.0),
+                };
+                if compiled.header_matches(from, to) {
+                    self.stats.matched += 1;
+                    let record = self.config.transactions.then(|| Box::new(Record::of(tx)));
+                    let tx = Some(TxMatch { id: tx.id, protocol: tx.protocol, record });
+                    self.scratch.matched.push(Matched { rule, stream: Some(dir), excerpt: Vec::new(), tx });
+                }
+            }
+        }
+        let refused = state.refused;
+        let now = state.memory();
+        *self.slots.memory = (*self.slots.memory + now).saturating_sub(held);
+        if refused {
+            self.fault(AppFault::Candidates);
+        }
+    }
+}
+
+/// The transaction in which a rule has matched.
+#[derive(Debug)]
+pub(crate) struct TxMatch {
+    pub id: u64,
+    pub protocol: Protocol,
+    pub record: Option<Box<Record>>,
+}
+
+impl Sink for Listener<'_, '_> {
+    fn recognised(&mut self, protocol: Protocol) {
+        self.protocol = Some(protocol);
+    }
+
+    fn update(&mut self, tx: &mut Transaction, dir: Dir) {
+        if !self.rules.transactions().is_empty() {
+            self.detect(tx, direction_of(dir));
+        }
+        if tx.overflowed {
+            self.fault(AppFault::Overflowed);
+        }
+    }
+
+    fn complete(&mut self, tx: &mut Transaction) {
+        self.slots.give_back(tx);
+        if self.config.transactions {
+            if self.scratch.told.len() < TOLD_MAX {
+                self.scratch.told.push((tx.id, tx.protocol, Record::of(tx)));
+            } else {
+                self.stats.lost_transactions += 1;
+            }
+        }
+    }
+
+    fn finished(&mut self, why: Finished) {
+        match why {
+            Finished::Encrypted | Finished::Unknown | Finished::Tunnel => {}
+            Finished::Malformed(_) | Finished::Cap(_) | Finished::Gap => self.fault(AppFault::Finished(why)),
+        }
+    }
+}
+
+/// A transaction as rules see it.
+struct TxValues<'a>(&'a Transaction);
+
+impl Values for TxValues<'_> {
+    fn pieces(&self, buffer: BufferId, dir: Direction) -> impl Iterator<Item = Piece<'_>> {
+        let all = buffer_of(buffer).map(|buffer| self.0.all(buffer, dir_of(dir)));
+        all.into_iter().flatten().map(|value| {
+            let window = self.0.window(value);
+            Piece { bytes: window.bytes, base: window.base, fresh: window.fresh, done: window.done }
+        })
+    }
+
+    fn is_settled(&self, buffer: BufferId, dir: Direction) -> bool {
+        buffer_of(buffer).is_none_or(|buffer| self.0.is_settled(buffer, dir_of(dir)))
+    }
+
+    fn numbers(&self, field: Field, dir: Direction) -> impl Iterator<Item = u64> {
+        let wanted = FIELDS.get(field as usize).copied().flatten();
+        self.0.integers().iter().filter(move |(of, at, _)| Some(*of) == wanted && *at == dir_of(dir)).map(|(_, _, value)| *value)
+    }
+
+    fn is_complete(&self, dir: Direction) -> bool {
+        self.0.progress(dir_of(dir)) == bulkhead_applayer::Stage::Complete
+    }
+
+    fn events(&self) -> impl Iterator<Item = &str> {
+        self.0.events().map(|(event, _)| event)
+    }
+}

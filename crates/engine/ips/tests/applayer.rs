@@ -1,0 +1,181 @@
+//! Rules on the buffers of application layers, from frames to verdicts.
+
+mod kit;
+
+use bulkhead_ips::applayer::{Buffer, Dir, Protocol};
+use bulkhead_ips::{EngineEvent, PipelineConfig, TransactionEvent};
+use bulkhead_model::{BypassReason, DropReason, Verdict};
+use kit::*;
+
+const REQUEST: &[u8] = b"GET /a/%2e%2e/evil?x=1 HTTP/1.1\r\nHost: www.example.org\r\nUser-Agent: probe/1\r\n\r\n";
+
+fn transactions(bench: &Bench) -> Vec<&TransactionEvent> {
+    bench.events.iter().filter_map(|event| if let EngineEvent::Transaction(tx) = event { Some(&**tx) } else { None }).collect()
+}
+
+fn logged() -> PipelineConfig {
+    PipelineConfig { transactions: true, ..PipelineConfig::default() }
+}
+
+fn query(name: &str) -> Vec<u8> {
+    let mut message = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        message.push(label.len() as u8);
+        message.extend_from_slice(label.as_bytes());
+    }
+    message.extend_from_slice(&[0, 0, 1, 0, 1]);
+    message
+}
+
+#[test]
+fn the_packet_that_completes_a_match_is_not_let_go() {
+    let mut bench = Bench::new(
+        r#"drop http any any -> any any (msg:"uri"; flow:established,to_server; http.method; content:"GET"; http.uri; content:"/evil"; startswith; sid:1;)
+        alert http any any -> any any (msg:"raw"; http.uri.raw; content:"%2e%2e"; sid:2;)
+        alert http any any -> any any (msg:"other"; http.user_agent; content:"curl"; sid:3;)"#,
+    );
+    let mut connection = Connection::new(40_000, 8_080);
+    connection.open(&mut bench);
+    let (first, rest) = REQUEST.split_at(12);
+    assert_eq!(connection.request(&mut bench, first).verdict, Verdict::Accept);
+    let outcome = connection.request(&mut bench, rest);
+    assert_eq!(outcome.verdict, Verdict::DropFlow(DropReason::Rule));
+    assert_eq!(bench.sids(), [1, 2]);
+    assert!(bench.alerts().iter().all(|alert| alert.tx == Some(0) && alert.app == Some(Protocol::Http) && alert.record.is_none()));
+    assert_eq!(connection.request(&mut bench, b"GET / HTTP/1.1\r\n\r\n").verdict, Verdict::Drop(DropReason::Flow));
+}
+
+#[test]
+fn a_body_is_judged_as_it_comes_and_in_the_answers_direction() {
+    let mut bench = Bench::new(
+        r#"alert http any any -> any any (msg:"body"; flow:to_client,established; http.stat_code; content:"200"; file.data; content:"one"; content:"two"; distance:0; sid:1;)
+        alert http any 8080 -> any any (msg:"header"; flow:to_client; http.server; content:"old"; flowbits:set,old; noalert; sid:2;)
+        alert http any any -> any 8080 (msg:"bit"; flow:to_server; flowbits:isset,old; http.uri; content:"/next"; sid:3;)"#,
+    );
+    let mut connection = Connection::new(40_000, 8_080);
+    connection.open(&mut bench);
+    connection.request(&mut bench, REQUEST);
+    connection.reply(&mut bench, b"HTTP/1.1 200 OK\r\nServer: old\r\nTransfer-Encoding: chunked\r\n\r\n2\r\non\r\n3\r\ne t\r\n");
+    assert_eq!(bench.sids(), [0; 0]);
+    connection.reply(&mut bench, b"2\r\nwo\r\n");
+    assert_eq!(bench.sids(), [1]);
+    let alert = bench.alerts()[0].clone();
+    assert_eq!((alert.key.src.port, alert.tx), (8_080, Some(0)));
+    connection.reply(&mut bench, b"0\r\n\r\n");
+    connection.request(&mut bench, b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(bench.sids(), [1, 3]);
+    assert_eq!(bench.alerts()[1].tx, Some(1));
+}
+
+#[test]
+fn names_asked_for_are_judged_by_the_datagram() {
+    let rules = r#"drop dns any any -> any any (msg:"name"; dns.query; dotprefix; content:".evil.example"; endswith; nocase; sid:1;)
+        alert dns any any -> any 53 (msg:"opcode"; dns.opcode:0; dns.query; content:"www"; sid:2;)
+        alert dns any any -> any any (msg:"payload"; content:"www"; sid:3;)
+        alert tls any any -> any any (msg:"not tls"; content:"www"; sid:4;)"#;
+    let mut bench = Bench::new(rules);
+    let (client, server) = ((CLIENT, 5_000), (SERVER, 53));
+    assert_eq!(bench.send(&udp(client, server, &query("good.example"))).verdict, Verdict::Accept);
+    assert_eq!(bench.send(&udp(client, server, &query("www.good.example"))).verdict, Verdict::Accept);
+    assert_eq!(bench.sids(), [2, 3]);
+    assert_eq!(bench.send(&udp(client, server, &query("a.EVIL.example"))).verdict, Verdict::DropFlow(DropReason::Rule));
+}
+
+#[test]
+fn what_is_missing_is_judged_when_nothing_more_can_come() {
+    let mut bench = Bench::new(
+        r#"alert http any any -> any any (msg:"no referer"; http.referer; absent; sid:1;)
+        alert http any any -> any any (msg:"no host"; app-layer-event:http.missing_host_header; sid:2;)
+        alert http any any -> any any (msg:"body"; http.request_body; content:"abc"; endswith; sid:3;)"#,
+    );
+    let mut connection = Connection::new(40_000, 80);
+    connection.open(&mut bench);
+    connection.request(&mut bench, b"POST / HTTP/1.1\r\nContent-Length: 6\r\n");
+    assert_eq!(bench.sids(), [0; 0]);
+    connection.request(&mut bench, b"\r\nabc");
+    assert_eq!(bench.sids(), [1, 2]);
+    connection.request(&mut bench, b"abc");
+    assert_eq!(bench.sids(), [1, 2, 3]);
+}
+
+#[test]
+fn transactions_are_told_of_when_somebody_asks() {
+    let mut bench = Bench::with(logged(), "alert http any any -> any any (msg:\"uri\"; http.uri; content:\"/evil\"; sid:1;)");
+    let mut connection = Connection::new(40_000, 80);
+    connection.open(&mut bench);
+    connection.request(&mut bench, REQUEST);
+    assert!(transactions(&bench).is_empty());
+    let record = bench.alerts()[0].record.clone().unwrap();
+    assert_eq!(record.get(Buffer::HttpHost, Dir::ToServer), Some(&b"www.example.org"[..]));
+    connection.reply(&mut bench, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    connection.request(&mut bench, b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n");
+    bench.pipeline.finish(bench.now);
+    bench.events.extend(bench.pipeline.drain_events());
+    let told = transactions(&bench);
+    assert_eq!(told.len(), 2);
+    assert!(told[0].record.complete && !told[1].record.complete);
+    assert_eq!((told[0].key.src.port, told[0].id, told[1].id), (40_000, 0, 1));
+    assert_eq!(told[0].record.get(Buffer::HttpStatCode, Dir::ToClient), Some(&b"200"[..]));
+    assert_eq!(told[1].record.get(Buffer::HttpUri, Dir::ToServer), Some(&b"/next"[..]));
+    assert!(bench.events.iter().any(|event| matches!(event, EngineEvent::FlowEnd(end) if end.app == Some(Protocol::Http))));
+    assert_eq!(bench.pipeline.memory(), 0);
+}
+
+#[test]
+fn what_cannot_be_followed_is_dropped_where_a_rule_looks() {
+    let looks = "alert http any any -> any any (msg:\"m\"; http.response_body; content:\"nothing\"; sid:1;)";
+    let elsewhere = "alert http any any -> any 81 (msg:\"m\"; http.uri; content:\"nothing\"; sid:1;)";
+    let deep: Vec<u8> = [&b"GET / HTTP/1.1\r\nX: "[..], &b"a".repeat(200_000)].concat();
+    for (rules, dropped) in [(looks, true), (elsewhere, false)] {
+        let config = PipelineConfig { bypass_no_rule: false, ..PipelineConfig::default() };
+        let mut bench = Bench::with(config, rules);
+        let mut connection = Connection::new(40_000, 80);
+        connection.open(&mut bench);
+        let outcomes: Vec<_> = deep.chunks(1_400).map(|part| connection.request(&mut bench, part).verdict).collect();
+        assert_eq!(outcomes.contains(&Verdict::Drop(DropReason::Cap)), dropped, "{rules}");
+        assert_eq!(bench.pipeline.stats().app_caps, u64::from(dropped));
+    }
+}
+
+#[test]
+fn a_rule_about_a_protocol_sees_payload_from_before_it_was_recognised() {
+    let mut bench = Bench::new(
+        r#"alert http any any -> any any (msg:"payload"; flow:to_server,only_stream; content:"GET /"; depth:5; sid:1;)
+        alert ssh any any -> any any (msg:"other"; flow:to_server,only_stream; content:"GET /"; sid:2;)"#,
+    );
+    let mut connection = Connection::new(40_000, 80);
+    connection.open(&mut bench);
+    for byte in REQUEST {
+        connection.request(&mut bench, &[*byte]);
+    }
+    assert_eq!(bench.sids(), [1]);
+}
+
+#[test]
+fn another_rule_set_finds_what_came_before_it() {
+    let mut bench = Bench::new("alert http any any -> any any (msg:\"m\"; http.uri; content:\"/none\"; sid:1;)");
+    let mut connection = Connection::new(40_000, 80);
+    connection.open(&mut bench);
+    connection.request(&mut bench, b"POST /evil HTTP/1.1\r\nContent-Length: 4\r\n\r\nab");
+    bench.pipeline.swap_rules(ruleset(
+        r#"alert http any any -> any any (msg:"m"; http.uri; content:"/evil"; http.request_body; content:"abcd"; sid:7;)"#,
+    ));
+    connection.request(&mut bench, b"cd");
+    assert_eq!(bench.sids(), [7]);
+}
+
+#[test]
+fn sessions_have_a_cap_on_memory() {
+    let config = PipelineConfig { app_memory_max: 8_192, ..PipelineConfig::default() };
+    let mut bench = Bench::with(config, "alert http any any -> any any (msg:\"m\"; http.uri; content:\"/none\"; sid:1;)");
+    let mut verdicts = Vec::new();
+    for port in 40_000..40_008 {
+        let mut connection = Connection::new(port, 80);
+        connection.open(&mut bench);
+        verdicts.push(connection.request(&mut bench, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nab").verdict);
+    }
+    assert_eq!(verdicts[0], Verdict::Accept);
+    assert!(verdicts.contains(&Verdict::Drop(DropReason::Cap)));
+    assert!(bench.pipeline.stats().app_memory_refused > 0);
+    assert!(!verdicts.iter().any(|verdict| matches!(verdict, Verdict::BypassFlow(BypassReason::Encrypted))));
+}
