@@ -79,7 +79,7 @@ fn traffic() -> Vec<Vec<u8>> {
             let request = format!(
                 "GET /api/v1/items/{}?page={number}&sort=name HTTP/1.1\r\nHost: shop.example.org\r\nUser-Agent: client/2.{port}\r\nAccept: application/json\r\nAuthorization: Bearer {:032x}\r\nConnection: keep-alive\r\n\r\n",
                 u32::from(port) * 7 + number,
-                u64::from(port) * 0x9e37_79b9_7f4a_7c15 % 1_000_003,
+                u64::from(port).wrapping_mul(0x9e37_79b9_7f4a_7c15) % 1_000_003,
             );
             let body = format!(
                 "{{\"id\":{number},\"name\":\"thing {port}\",\"price\":12.5,\"tags\":[\"a\",\"b\"],\"stock\":{{\"berlin\":3,\"oslo\":{number}}}}}"
