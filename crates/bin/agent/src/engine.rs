@@ -249,7 +249,7 @@ impl Judge for Engine {
             src,
             dst,
             protect: directory.enforced(src, dst) || self.unnamed_port(&directory, held.port) & port_flags::PROTECT != 0,
-            home: HomeSide { source: src >= WorkloadId::FIRST_CONTAINER, destination: dst >= WorkloadId::FIRST_CONTAINER },
+            home: home(&held, src, dst),
             len_on_wire: held.frame.len() as u32,
         };
         let mut origin = KernelOrigin { maps: self.maps.get().and_then(Option::as_deref), held: &held, glance: glance.as_ref() };
@@ -299,6 +299,15 @@ fn ends(directory: &Directory, held: &Held<'_>, glance: Option<&Glance>) -> (Wor
         }
     }
     (src, dst)
+}
+
+/// Which ends are at home: every container, and whatever is behind the interface that the packet was held at, also before it has a name.
+fn home(held: &Held<'_>, src: WorkloadId, dst: WorkloadId) -> HomeSide {
+    let own = held.port != 0;
+    HomeSide {
+        source: src >= WorkloadId::FIRST_CONTAINER || (own && !held.to_container),
+        destination: dst >= WorkloadId::FIRST_CONTAINER || (own && held.to_container),
+    }
 }
 
 /// The kernel's flow entry tells what came before the first held packet.

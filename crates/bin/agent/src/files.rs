@@ -1,6 +1,6 @@
 //! The files the agent reads and writes: configuration, rules, the journal of what was changed on the host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -89,17 +89,17 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     fs::rename(&beside, path).map_err(failed)
 }
 
-/// Rule files that the patterns name, each once, in the order of patterns and names. Patterns that match nothing are told.
-pub fn rule_files(patterns: &[String]) -> Result<(Vec<PathBuf>, Vec<String>), Error> {
-    let mut files = Vec::new();
+/// Files that the patterns name, each once, in the order of patterns and names. Patterns that match nothing are told.
+pub fn named_files(patterns: &[String]) -> Result<(Vec<PathBuf>, Vec<String>), Error> {
+    let mut files: Vec<PathBuf> = Vec::new();
+    let mut seen: BTreeSet<PathBuf> = BTreeSet::new();
     let mut unmatched = Vec::new();
     for pattern in patterns {
-        let mut found = expand(Path::new(pattern));
-        found.retain(|path| !files.contains(path));
-        if found.is_empty() && pattern != "/etc/bulkhead/rules/*.rules" {
+        let found = expand(Path::new(pattern));
+        if found.is_empty() {
             unmatched.push(pattern.clone());
         }
-        files.append(&mut found);
+        files.extend(found.into_iter().filter(|path| seen.insert(path.clone())));
         if files.len() > RULE_FILES_MAX {
             return Err(Error::TooManyRuleFiles);
         }
@@ -111,19 +111,24 @@ pub fn read_rules(path: &Path) -> Result<Vec<u8>, Error> {
     read_capped(path, RULE_BYTES_MAX)
 }
 
-/// `*` may stand in the file name only.
+/// `*` may stand in the names of files and folders, and does not stand for a `.` at the beginning.
 fn expand(pattern: &Path) -> Vec<PathBuf> {
-    let (Some(folder), Some(name)) = (pattern.parent(), pattern.file_name().and_then(|name| name.to_str())) else { return Vec::new() };
-    if !name.contains('*') {
-        return if pattern.is_file() { vec![pattern.to_owned()] } else { Vec::new() };
+    let mut found: Vec<PathBuf> = vec![PathBuf::new()];
+    for part in pattern.components() {
+        let name = part.as_os_str().to_str().filter(|name| name.contains('*'));
+        let glob = match name.map(bulkhead_policy::Glob::new) {
+            None => {
+                found.iter_mut().for_each(|path| path.push(part));
+                continue;
+            }
+            Some(Ok(glob)) => glob,
+            Some(Err(_)) => return Vec::new(),
+        };
+        let entries = found.iter().filter_map(|folder| fs::read_dir(folder).ok()).flat_map(|entries| entries.flatten());
+        let named = entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| !name.starts_with('.') && glob.matches(name)));
+        found = named.map(|entry| entry.path()).take(RULE_FILES_MAX + 1).collect();
     }
-    let Ok(glob) = bulkhead_policy::Glob::new(name) else { return Vec::new() };
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let mut found: Vec<PathBuf> = entries
-        .flatten()
-        .filter(|entry| entry.file_name().to_str().is_some_and(|name| glob.matches(name)) && entry.path().is_file())
-        .map(|entry| entry.path())
-        .collect();
+    found.retain(|path| path.is_file());
     found.sort();
     found
 }
@@ -172,5 +177,26 @@ impl Journal {
         let bytes =
             serde_json::to_vec_pretty(self).map_err(|error| Error::Write { path: "journal".into(), source: io::Error::other(error) })?;
         write_whole(&Self::path(run_dir), &bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_name_files_in_folders_once_and_in_order() {
+        let root = std::env::temp_dir().join(format!("bulkhead-files-{}", std::process::id()));
+        for name in ["b/two.rules", "a/one.rules", "a/.hidden.rules", "a/one.config", ".c/three.rules", "four.rules"] {
+            let path = root.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let pattern = |text: &str| root.join(text).display().to_string();
+        let all = named_files(&[pattern("four.rules"), pattern("*/*.rules"), pattern("*.rules"), pattern("x/*")]);
+        fs::remove_dir_all(&root).unwrap();
+        let (found, unmatched) = all.unwrap();
+        assert_eq!(found, [root.join("four.rules"), root.join("a/one.rules"), root.join("b/two.rules")]);
+        assert_eq!(unmatched, [pattern("x/*")]);
     }
 }

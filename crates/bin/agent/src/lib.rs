@@ -23,4 +23,6 @@ pub mod supervise;
 mod sync;
 
 pub use arm::{StartSettings, start_settings};
+pub use files::{DEFAULT_CONFIG, load_config};
+pub use rulebook::{RulePaths, rule_paths, rule_variables};
 pub use supervise::{Error, RunOptions, down, run};

@@ -1,11 +1,12 @@
-//! Rule files to a rule set: read, parse, switch off and change as the configuration says, compile.
+//! Rule files to a rule set: read, edited and parsed as the files beside them say, compiled.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bulkhead_api::{Problem, RuleCounts, Severity as ProblemSeverity};
 use bulkhead_ips::{Ruleset, Source};
-use bulkhead_policy::Config;
-use bulkhead_rules::{Action, Classification, Rule, Severity, Variables, parse};
+use bulkhead_policy::{AbsolutePath, Config};
+use bulkhead_rules::{Action, Beside, Library, Rule, Severity, Variables};
 
 use crate::files;
 
@@ -19,15 +20,61 @@ pub struct Rulebook {
     pub problems: Vec<Problem>,
 }
 
+/// The files that a configuration names and that are there.
+#[derive(Debug, Default)]
+pub struct RulePaths {
+    pub rules: Vec<PathBuf>,
+    /// In the order in which they are read.
+    pub beside: Vec<(Beside, PathBuf)>,
+    /// Patterns that match nothing, those of the defaults apart.
+    pub unmatched: Vec<String>,
+}
+
+pub fn rule_paths(config: &Config) -> Result<RulePaths, files::Error> {
+    let default = Config::default().rules;
+    let rules = &config.rules;
+    let mut paths = RulePaths::default();
+    paths.rules = named(&rules.files, &default.files, &mut paths.unmatched)?;
+    for (kind, given, default) in [
+        (Beside::Classification, &rules.classification, &default.classification),
+        (Beside::Reference, &rules.reference, &default.reference),
+        (Beside::Threshold, &rules.threshold, &default.threshold),
+        (Beside::Disable, &rules.disable_files, &default.disable_files),
+        (Beside::Enable, &rules.enable_files, &default.enable_files),
+        (Beside::Modify, &rules.modify_files, &default.modify_files),
+        (Beside::Drop, &rules.drop_files, &default.drop_files),
+    ] {
+        let found = named(given, default, &mut paths.unmatched)?;
+        paths.beside.extend(found.into_iter().map(|path| (kind, path)));
+    }
+    Ok(paths)
+}
+
+fn named(given: &[AbsolutePath], default: &[AbsolutePath], unmatched: &mut Vec<String>) -> Result<Vec<PathBuf>, files::Error> {
+    let patterns: Vec<String> = given.iter().map(|path| path.as_str().to_owned()).collect();
+    let (found, missing) = files::named_files(&patterns)?;
+    unmatched.extend(missing.into_iter().filter(|pattern| !default.iter().any(|known| known.as_str() == pattern)));
+    Ok(found)
+}
+
+/// As the configuration gives them.
+pub fn rule_variables(config: &Config) -> Variables {
+    let mut variables = Variables::default();
+    for (name, value) in &config.rules.variables.0 {
+        variables.define(name, value);
+    }
+    variables
+}
+
 /// As [`load_all`], for the start: rules that are wrong are left out and counted, an unreadable file refuses the start.
 pub fn load(config: &Config) -> Result<(Arc<Ruleset>, RuleCounts), String> {
     load_all(config).map(|book| (book.ruleset, book.counts))
 }
 
 pub fn load_all(config: &Config) -> Result<Rulebook, String> {
-    let patterns: Vec<String> = config.rules.files.iter().map(|path| path.as_str().to_owned()).collect();
-    let (paths, unmatched) = files::rule_files(&patterns).map_err(|error| error.to_string())?;
-    let mut problems: Vec<Problem> = unmatched
+    let paths = rule_paths(config).map_err(|error| error.to_string())?;
+    let mut problems: Vec<Problem> = paths
+        .unmatched
         .iter()
         .map(|pattern| Problem {
             severity: ProblemSeverity::Warning,
@@ -37,16 +84,24 @@ pub fn load_all(config: &Config) -> Result<Rulebook, String> {
             column: None,
             sid: None,
             message: format!("no rule file matches `{pattern}`"),
-            help: Some("correct `rules.files`".into()),
+            help: Some("correct it below `rules` in the configuration".into()),
         })
         .collect();
     let mut counts = RuleCounts::default();
+    let mut beside: Vec<(Beside, String, String)> = Vec::new();
+    for (kind, path) in &paths.beside {
+        let bytes = files::read_rules(path).map_err(|error| error.to_string())?;
+        beside.push((*kind, path.display().to_string(), String::from_utf8_lossy(&bytes).into_owned()));
+    }
+    let library = Library::read(beside.iter().map(|(kind, name, text)| (*kind, name.as_str(), text.as_str())));
+    for (name, diagnostic) in &library.diagnostics {
+        note(&mut problems, name, diagnostic);
+    }
     let mut parsed: Vec<(String, Vec<Rule>)> = Vec::new();
-    for path in paths {
+    for path in paths.rules {
         let name = path.display().to_string();
         let bytes = files::read_rules(&path).map_err(|error| error.to_string())?;
-        let text = String::from_utf8_lossy(&bytes);
-        let file = parse(&text);
+        let (file, _) = library.rules(&name, &String::from_utf8_lossy(&bytes));
         counts.unsupported += file.counts.unsupported as u64;
         counts.wrong += file.counts.wrong as u64;
         for diagnostic in &file.diagnostics {
@@ -66,7 +121,7 @@ pub fn load_all(config: &Config) -> Result<Rulebook, String> {
         }
     }
     let sources: Vec<Source<'_>> = parsed.iter().map(|(name, rules)| Source { name, rules }).collect();
-    let compilation = Ruleset::compile(&sources, &variables(config), &Classification::builtin());
+    let compilation = Ruleset::compile(&sources, &rule_variables(config), &library.classification);
     for (source, diagnostic) in &compilation.diagnostics {
         match diagnostic.severity {
             Severity::Error => counts.wrong += 1,
@@ -80,20 +135,17 @@ pub fn load_all(config: &Config) -> Result<Rulebook, String> {
     Ok(Rulebook { ruleset: compilation.ruleset, counts, problems })
 }
 
-fn variables(config: &Config) -> Variables {
-    let mut variables = Variables::default();
-    for (name, value) in &config.rules.variables.0 {
-        variables.define(name, value);
-    }
-    variables
-}
-
+/// An error is told whatever came before: it is what refuses a reload.
 fn note(problems: &mut Vec<Problem>, file: &str, diagnostic: &bulkhead_rules::Diagnostic) {
+    let error = diagnostic.severity == Severity::Error;
     if problems.len() >= PROBLEMS_MAX {
-        return;
+        match problems.iter().rposition(|problem| problem.severity != ProblemSeverity::Error) {
+            Some(lesser) if error => _ = problems.remove(lesser),
+            _ => return,
+        }
     }
     problems.push(Problem {
-        severity: if diagnostic.severity == Severity::Error { ProblemSeverity::Error } else { ProblemSeverity::Warning },
+        severity: if error { ProblemSeverity::Error } else { ProblemSeverity::Warning },
         code: diagnostic.code.to_string(),
         file: Some(file.to_owned()),
         line: Some(diagnostic.span.line),

@@ -54,7 +54,9 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, context: &mut Context) -> Result<Exit, Failure> {
-    let config = Config::default();
+    let mut config = Config::default();
+    // A capture knows no workloads whose addresses home could be.
+    config.rules.variables.0.insert("HOME_NET".to_owned(), "any".to_owned());
     let (ruleset, checked) = load(&args.rules, &args.variables, &config)?;
     if checked.unsupported + checked.wrong > 0 {
         eprintln!("{} of the rules do not load; see `bulkhead rules check`", checked.unsupported + checked.wrong);

@@ -1,8 +1,9 @@
-//! `bulkhead rules check`: would these rules load; `bulkhead rules fmt`: their canonical text.
+//! `bulkhead rules check`: would these rules load, and mend them; `bulkhead rules fmt`: their canonical text.
 
 use std::path::{Path, PathBuf};
 
 use bulkhead_policy::Config;
+use bulkhead_rules::{Fix, Severity};
 use clap::Subcommand;
 use serde::Serialize;
 
@@ -10,6 +11,9 @@ use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::{Colour, printable};
 use crate::ruleset::{Checked, VariableArgs, exact_text_of, load};
+
+/// Rounds of fixing; each mends at most one mistake of a rule.
+const FIX_PASSES_MAX: usize = 8;
 
 /// Look at detection rules
 #[derive(Debug, clap::Args)]
@@ -26,6 +30,14 @@ enum Action {
     Check {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+
+        /// First do what the help says where it is certain, in the files themselves
+        #[arg(long)]
+        fix: bool,
+
+        /// Tell lints too with `-o json`: remarks on rules that load
+        #[arg(long)]
+        lints: bool,
 
         #[command(flatten)]
         variables: VariableArgs,
@@ -46,7 +58,7 @@ enum Action {
 
 pub fn run(args: &Args, context: &mut Context) -> Result<Exit, Failure> {
     match &args.action {
-        Action::Check { files, variables } => check(files, variables, context),
+        Action::Check { files, fix, lints, variables } => check(files, *fix, *lints, variables, context),
         Action::Fmt { files, check } => format(files, *check, context),
     }
 }
@@ -98,9 +110,20 @@ fn replace(file: &Path, text: &str) -> std::io::Result<()> {
     written
 }
 
-fn check(files: &[PathBuf], variables: &VariableArgs, context: &mut Context) -> Result<Exit, Failure> {
-    let (_, checked) = load(files, variables, &Config::default())?;
+fn check(files: &[PathBuf], fix: bool, lints: bool, variables: &VariableArgs, context: &mut Context) -> Result<Exit, Failure> {
+    if fix {
+        for file in files {
+            let text = exact_text_of(file)?;
+            let new = fixed(&text);
+            if new != text {
+                replace(file, &new).map_err(|error| Failure::File(file.clone(), error))?;
+            }
+        }
+    }
+    let (_, mut checked) = load(files, variables, &Config::default())?;
     if context.json() {
+        // One for each rule that does not load; lints when they are asked for.
+        checked.diagnostics.retain(|remark| lints || remark.severity != Severity::Warning);
         context.out.json(&checked)?;
     } else {
         text(&checked, context)?;
@@ -108,12 +131,34 @@ fn check(files: &[PathBuf], variables: &VariableArgs, context: &mut Context) -> 
     Ok(if checked.unsupported + checked.wrong == 0 { Exit::Ok } else { Exit::Findings })
 }
 
+/// A text with all fixes applied. One may uncover another mistake, so it is done again, as often as a rule may have options wrong.
+fn fixed(text: &str) -> String {
+    let mut text = text.to_owned();
+    for _ in 0..FIX_PASSES_MAX {
+        let mut fixes: Vec<Fix> = bulkhead_rules::parse(&text).diagnostics.into_iter().filter_map(|found| found.fix).collect();
+        fixes.sort_by_key(|fix| fix.span.start);
+        let (mut out, mut copied) = (String::with_capacity(text.len()), 0);
+        for fix in fixes.iter().filter(|fix| fix.span.start < fix.span.end) {
+            let Some(before) = text.get(copied..fix.span.start) else { continue };
+            out.push_str(before);
+            out.push_str(&fix.text);
+            copied = fix.span.end;
+        }
+        if copied == 0 {
+            break;
+        }
+        out.push_str(text.get(copied..).unwrap_or_default());
+        text = out;
+    }
+    text
+}
+
 fn text(checked: &Checked, context: &mut Context) -> Result<(), Failure> {
     let style = context.out.style();
     for remark in &checked.diagnostics {
-        let colour = if remark.severity == "error" { Colour::Bad } else { Colour::Warn };
+        let colour = if remark.severity == Severity::Error { Colour::Bad } else { Colour::Warn };
         let sid = remark.sid.map_or(String::new(), |sid| format!(" (sid {sid})"));
-        let severity = style.paint(&format!("{}[{}]", remark.severity, remark.code), colour);
+        let severity = style.paint(&format!("{}[{}]", remark.severity.name(), remark.code), colour);
         let place = printable(&format!("{}:{}:{}", remark.file, remark.line, remark.column));
         context.out.line(&format!("{place}: {severity}: {}{sid}", printable(&remark.message)))?;
         if let Some(help) = &remark.help {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bulkhead_ips::{Ruleset, Source};
 use bulkhead_policy::Config;
-use bulkhead_rules::{Classification, Diagnostic, Rule, Severity, Variables};
+use bulkhead_rules::{Beside, Diagnostic, Library, Rule, Severity, Variables};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -23,6 +23,7 @@ pub struct Checked {
     pub unsupported: usize,
     pub wrong: usize,
     /// Behind a `#`.
+    #[serde(skip)]
     pub disabled: usize,
     pub diagnostics: Vec<Remark>,
 }
@@ -31,13 +32,13 @@ pub struct Checked {
 pub struct Remark {
     pub file: String,
     pub line: u32,
+    #[serde(skip)]
     pub column: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub sid: Option<u32>,
-    pub severity: &'static str,
+    #[serde(skip)]
+    pub severity: Severity,
     pub code: &'static str,
     pub message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
 }
 
@@ -47,6 +48,57 @@ pub struct VariableArgs {
     /// A value for a variable of the rules, without the `$`: HOME_NET=198.51.100.0/24
     #[arg(long = "var", value_name = "NAME=VALUE", value_parser = variable)]
     variables: Vec<(String, String)>,
+
+    /// Classes of rules with their priorities
+    #[arg(long, value_name = "FILE")]
+    classification: Vec<PathBuf>,
+
+    /// Where references of rules lead
+    #[arg(long, value_name = "FILE")]
+    reference: Vec<PathBuf>,
+
+    /// Suppressions and thresholds
+    #[arg(long, value_name = "FILE")]
+    threshold: Vec<PathBuf>,
+
+    /// Rules that are left out, as rule-update tools write it
+    #[arg(long, value_name = "FILE")]
+    disable: Vec<PathBuf>,
+
+    /// Rules that are used though they are commented out
+    #[arg(long, value_name = "FILE")]
+    enable: Vec<PathBuf>,
+
+    /// What is changed in which rules
+    #[arg(long, value_name = "FILE")]
+    modify: Vec<PathBuf>,
+
+    /// Rules whose action becomes drop
+    #[arg(long = "drop", value_name = "FILE")]
+    drops: Vec<PathBuf>,
+}
+
+impl VariableArgs {
+    fn beside(&self) -> impl Iterator<Item = (Beside, &PathBuf)> {
+        [
+            (Beside::Classification, &self.classification),
+            (Beside::Reference, &self.reference),
+            (Beside::Threshold, &self.threshold),
+            (Beside::Disable, &self.disable),
+            (Beside::Enable, &self.enable),
+            (Beside::Modify, &self.modify),
+            (Beside::Drop, &self.drops),
+        ]
+        .into_iter()
+        .flat_map(|(kind, files)| files.iter().map(move |file| (kind, file)))
+    }
+}
+
+/// The files beside the rules, read.
+pub fn library<'a>(files: impl IntoIterator<Item = (Beside, &'a PathBuf)>) -> Result<Library, Failure> {
+    let read = |(kind, file): (Beside, &PathBuf)| Ok((kind, file.display().to_string(), text_of(file)?));
+    let texts: Vec<(Beside, String, String)> = files.into_iter().map(read).collect::<Result<_, Failure>>()?;
+    Ok(Library::read(texts.iter().map(|(kind, name, text)| (*kind, name.as_str(), text.as_str()))))
 }
 
 /// In the order of the files; remarks too.
@@ -54,8 +106,13 @@ pub fn load(files: &[PathBuf], args: &VariableArgs, config: &Config) -> Result<(
     let mut checked = Checked::default();
     let mut parsed: Vec<(String, Vec<Rule>)> = Vec::new();
     let mut remarks: Vec<(usize, Diagnostic)> = Vec::new();
+    let library = library(args.beside())?;
+    // A line beside the rules that is not understood is as bad as a rule.
+    for (_, diagnostic) in &library.diagnostics {
+        checked.count(diagnostic.severity);
+    }
     for file in files {
-        let read = bulkhead_rules::parse(&text_of(file)?);
+        let (read, _) = library.rules(&file.display().to_string(), &text_of(file)?);
         checked.unsupported += read.counts.unsupported;
         checked.wrong += read.counts.wrong;
         checked.disabled += read.counts.disabled;
@@ -63,20 +120,26 @@ pub fn load(files: &[PathBuf], args: &VariableArgs, config: &Config) -> Result<(
         parsed.push((file.display().to_string(), read.rules));
     }
     let sources: Vec<Source<'_>> = parsed.iter().map(|(name, rules)| Source { name, rules }).collect();
-    let compiled = Ruleset::compile(&sources, &variables(config, &args.variables), &Classification::builtin());
+    let compiled = Ruleset::compile(&sources, &variables(config, &args.variables), &library.classification);
     for (_, diagnostic) in &compiled.diagnostics {
-        match diagnostic.severity {
-            Severity::Error => checked.wrong += 1,
-            Severity::Unsupported => checked.unsupported += 1,
-            Severity::Warning => {}
-        }
+        checked.count(diagnostic.severity);
     }
     remarks.extend(compiled.diagnostics);
     remarks.sort_by_key(|(file, diagnostic)| (*file, diagnostic.span.start));
     checked.loaded = compiled.ruleset.len();
-    checked.diagnostics =
-        remarks.into_iter().map(|(file, diagnostic)| remark(parsed.get(file).map_or("", |(name, _)| name), diagnostic)).collect();
+    let of_rules = remarks.into_iter().map(|(file, diagnostic)| remark(parsed.get(file).map_or("", |(name, _)| name), diagnostic));
+    checked.diagnostics = library.diagnostics.into_iter().map(|(file, diagnostic)| remark(&file, diagnostic)).chain(of_rules).collect();
     Ok((compiled.ruleset, checked))
+}
+
+impl Checked {
+    fn count(&mut self, severity: Severity) {
+        match severity {
+            Severity::Error => self.wrong += 1,
+            Severity::Unsupported => self.unsupported += 1,
+            Severity::Warning => {}
+        }
+    }
 }
 
 fn remark(file: &str, diagnostic: Diagnostic) -> Remark {
@@ -85,7 +148,7 @@ fn remark(file: &str, diagnostic: Diagnostic) -> Remark {
         line: diagnostic.span.line,
         column: diagnostic.span.column,
         sid: diagnostic.sid,
-        severity: diagnostic.severity.name(),
+        severity: diagnostic.severity,
         code: diagnostic.code.id(),
         message: diagnostic.message,
         help: diagnostic.help,
@@ -110,7 +173,7 @@ fn variable(text: &str) -> Result<(String, String), String> {
 
 /// Bytes that are not UTF-8 stand in comments of old rule files, as a rule: they are replaced, and where they matter the rule is
 /// found wrong.
-fn text_of(file: &Path) -> Result<String, Failure> {
+pub fn text_of(file: &Path) -> Result<String, Failure> {
     Ok(String::from_utf8_lossy(&bytes_of(file)?).into_owned())
 }
 

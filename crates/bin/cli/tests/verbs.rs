@@ -284,7 +284,10 @@ fn rules_are_checked_and_what_does_not_load_is_named() {
         (&diagnostics[0]["file"], &diagnostics[0]["line"], &diagnostics[0]["sid"]),
         (&Value::from(path), &Value::from(3), &Value::from(2))
     );
-    assert!(diagnostics[0]["code"].is_string() && diagnostics[0]["message"].is_string());
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
+    assert_eq!(keys(&checked), "diagnostics loaded unsupported wrong");
+    assert_eq!(keys(&diagnostics[0]), "code file help line message sid");
+    assert_eq!((&diagnostics[0]["code"], &diagnostics[0]["help"]), (&Value::from("BHR0011"), &Value::from("did you mean `content`?")));
     let output = offline(&["rules", "check", path]);
     let shown = text(&output.stdout);
     assert!(shown.starts_with(&format!("{path}:3:")) && shown.ends_with("1 loaded, 0 unsupported, 1 wrong, 0 disabled\n"), "{shown}");
@@ -292,6 +295,65 @@ fn rules_are_checked_and_what_does_not_load_is_named() {
     let output = offline(&["rules", "check", good.to_str().unwrap(), good.to_str().unwrap()]);
     assert_eq!((code(&output), text(&output.stdout)), (0, "2 loaded, 0 unsupported, 0 wrong, 0 disabled\n"));
     assert_eq!(code(&offline(&["rules", "check", "/nonexistent.rules"])), 2);
+}
+
+#[test]
+fn rules_are_mended_where_it_is_certain_how() {
+    let dir = TestDir::new();
+    let text =
+        RULES.replace("content:\"abc\"; sid:1;", "contnt:\"abc\"; nocse; sid:1;") + "alert tcp any any -> any 80 (msg:\"x\"; sid:x;)\n";
+    let rules = file(&dir, "lab.rules", &text);
+    let output = offline(&["rules", "check", "--fix", rules.to_str().unwrap(), "-o", "json"]);
+    let checked = json(&output);
+    assert_eq!((code(&output), &checked["loaded"], &checked["wrong"]), (1, &Value::from(2), &Value::from(1)));
+    let mended = RULES.replace("contnet", "content").replace("content:\"abc\"; sid:1;", "content:\"abc\"; nocase; sid:1;");
+    assert_eq!(std::fs::read_to_string(&rules).unwrap(), mended + "alert tcp any any -> any 80 (msg:\"x\"; sid:x;)\n");
+}
+
+#[test]
+fn lints_are_told_in_json_when_asked_for_and_do_not_fail() {
+    let dir = TestDir::new();
+    let rules = file(&dir, "lab.rules", "alert tcp !any any -> any any (msg:\"one\"; content:\"a\"; sid:1;)\n");
+    let check = |more: &[&str]| {
+        let output = offline(&[&["rules", "check", rules.to_str().unwrap(), "-o", "json"], more].concat());
+        (code(&output), json(&output)["diagnostics"].as_array().unwrap().iter().map(|one| one["code"].clone()).collect::<Vec<_>>())
+    };
+    assert_eq!(check(&[]), (0, vec![]));
+    assert_eq!(check(&["--lints"]), (0, vec![Value::from("BHR0032")]));
+}
+
+#[test]
+fn the_files_beside_rules_are_read() {
+    let dir = TestDir::new();
+    let rules = file(
+        &dir,
+        "lab.rules",
+        &(RULES.to_owned() + "# alert tcp any any -> any 80 (msg:\"three\"; content:\"abc\"; classtype:mine; sid:3; rev:1;)\n"),
+    );
+    let option = |name: &str, text: &str| [format!("--{name}"), file(&dir, name, text).display().to_string()];
+    let arguments: Vec<String> = [
+        option("disable", "2\n"),
+        option("enable", "group:lab\n"),
+        option("modify", "1 \"one\" \"uno\"\n"),
+        option("drop", "re:one\n"),
+        option("classification", "config classification: mine,Mine,2\n"),
+        option("reference", "config reference: own https://example.org/\n"),
+        option("threshold", "suppress gen_id 1, sig_id 1\n"),
+    ]
+    .concat();
+    let all: Vec<&str> = ["rules", "check", rules.to_str().unwrap()].into_iter().chain(arguments.iter().map(String::as_str)).collect();
+    let output = offline(&all);
+    assert!(text(&output.stdout).ends_with("2 loaded, 0 unsupported, 1 wrong, 0 disabled\n"), "enabled again: {}", text(&output.stdout));
+    file(&dir, "enable", "3\n");
+    let output = offline(&all);
+    assert_eq!((code(&output), text(&output.stdout)), (0, "2 loaded, 0 unsupported, 0 wrong, 0 disabled\n"));
+    let bad = file(&dir, "threshold", "suppress everything\n");
+    let output = offline(&[&all[..], &["-o", "json"]].concat());
+    let checked = json(&output);
+    assert_eq!(
+        (code(&output), &checked["wrong"], &checked["diagnostics"][0]["file"]),
+        (1, &Value::from(1), &Value::from(bad.to_str().unwrap()))
+    );
 }
 
 #[test]

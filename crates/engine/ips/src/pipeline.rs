@@ -731,7 +731,7 @@ impl Judge {
             }
             let would = action.blocks() && !place.meta.protect;
             let told = would && flow.as_mut().is_some_and(|flow| !flow.state.first_would(rule.info.key()));
-            if answer == Answer::Silent || rule.noalert || told || alerts >= ALERTS_PER_PACKET_MAX {
+            if answer == Answer::Silent || rule.noalert || rule.suppressed(from, to) || told || alerts >= ALERTS_PER_PACKET_MAX {
                 self.stats.alerts_suppressed += 1;
                 continue;
             }

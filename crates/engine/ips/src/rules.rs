@@ -15,6 +15,7 @@ use std::sync::Arc;
 use bulkhead_net::flow::Direction;
 use bulkhead_rules::classification::PRIORITY_DEFAULT;
 use bulkhead_rules::condition::{Condition, End as StreamEnd};
+use bulkhead_rules::limits::SuppressionSide;
 use bulkhead_rules::tree::{
     Base, Body, Endian, FastPattern, FlowWord, Flowbits, FlowbitsOperation, NumberTest, PacketTest, Threshold, ThresholdKind,
 };
@@ -84,6 +85,8 @@ pub(crate) struct Compiled {
     pub flowbits: Vec<FlowbitsStep>,
     pub noalert: bool,
     pub thresholds: Vec<Threshold>,
+    /// Of whom the rule says nothing.
+    pub suppressions: Vec<(SuppressionSide, AddressSet)>,
     /// Judged on each packet.
     pub on_packet: bool,
     /// Judged on the stream of a followed TCP connection.
@@ -383,6 +386,15 @@ impl Compiled {
         parts.into_iter().find_map(|(empty, part)| empty.then_some(part))
     }
 
+    /// The operator does not want to hear of it between these.
+    pub fn suppressed(&self, from: (IpAddr, u16, bool), to: (IpAddr, u16, bool)) -> bool {
+        self.suppressions.iter().any(|(side, set)| match side {
+            SuppressionSide::Source => set.contains(from.0, from.2),
+            SuppressionSide::Destination => set.contains(to.0, to.2),
+            SuppressionSide::Either => set.contains(from.0, from.2) || set.contains(to.0, to.2),
+        })
+    }
+
     pub fn protocol_matches(&self, proto: u8) -> bool {
         match self.protocol {
             Protocol::Ip | Protocol::Ipv4 | Protocol::Ipv6 => true,
@@ -548,6 +560,12 @@ fn compile_rule(
         flowbits: signature.flowbits.iter().map(flowbits_step).collect(),
         noalert: signature.noalert,
         thresholds: signature.thresholds.clone(),
+        suppressions: signature
+            .suppressions
+            .iter()
+            .map(|(side, addresses)| variables.address_set(addresses).map(|set| (*side, set)))
+            .collect::<Result<_, _>>()
+            .map_err(variable)?,
         on_packet,
         on_stream,
         ip_only,

@@ -54,6 +54,32 @@ alert tcp any any <> any 80 (msg:\"all\"; content:\"/bin/sh\"; sid:14; rev:1;)
 }
 
 #[test]
+fn what_is_suppressed_is_done_in_silence() {
+    use bulkhead_ips::{Ruleset, Source};
+    use bulkhead_rules::{Beside, Classification, Library, Variables};
+
+    let text = EVIL.replace("sid:1", "sid:5");
+    for (threshold, heard) in [
+        ("suppress gen_id 1, sig_id 5", false),
+        ("suppress gen_id 1, sig_id 5, track by_src, ip 198.51.100.0/24", false),
+        ("suppress gen_id 1, sig_id 5, track by_either, ip [198.51.100.0/24,192.0.2.0/24]", false),
+        ("suppress gen_id 1, sig_id 5, track by_src, ip 203.0.113.0/24", true),
+        ("suppress gen_id 1, sig_id 6", true),
+    ] {
+        let library = Library::read([(Beside::Threshold, "threshold.config", threshold)]);
+        let (file, _) = library.rules("test.rules", &text);
+        let done =
+            Ruleset::compile(&[Source { name: "test.rules", rules: &file.rules }], &Variables::default(), &Classification::builtin());
+        let mut bench = Bench::running(PipelineConfig::default(), done.ruleset);
+        let mut connection = Connection::new(40000, 80);
+        connection.open(&mut bench);
+        let outcome = connection.request(&mut bench, b"GET /bin/sh\r\n");
+        assert_eq!(outcome.verdict, Verdict::DropFlow(DropReason::Rule), "{threshold}");
+        assert_eq!(bench.alerts().len(), usize::from(heard), "{threshold}");
+    }
+}
+
+#[test]
 fn monitor_mode_lets_go_and_says_once_what_protect_would_do() {
     let mut bench = Bench::new(EVIL);
     bench.protect = false;

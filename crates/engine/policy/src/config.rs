@@ -126,8 +126,22 @@ impl SegmentRule {
 settings! {
     /// Signatures in the Suricata language.
     pub struct Rules as "rules" {
-        /// Rule files, read in the order of their names. File names may hold `*`.
-        files: Vec<AbsolutePath> = vec![AbsolutePath::fixed("/etc/bulkhead/rules/*.rules")];
+        /// Rule files, read in the order of their names. Names of files and folders may hold `*`.
+        files: Vec<AbsolutePath> = paths(&["/etc/bulkhead/rules/*.rules", "/var/lib/bulkhead/rules/current/*/*.rules"]);
+        /// Classes of rules with their priorities (`classification.config`). Of two with one name the first counts.
+        classification: Vec<AbsolutePath> = paths(&["/etc/bulkhead/rules/classification.config", "/var/lib/bulkhead/rules/current/*/classification.config"]);
+        /// Where references of rules lead (`reference.config`). Of two with one name the first counts.
+        reference: Vec<AbsolutePath> = paths(&["/etc/bulkhead/rules/reference.config", "/var/lib/bulkhead/rules/current/*/reference.config"]);
+        /// Suppressions and thresholds (`threshold.config`).
+        threshold: Vec<AbsolutePath> = paths(&["/etc/bulkhead/rules/threshold.config"]);
+        /// Which rules are left out (`disable.conf` of rule-update tools). Written by `bulkhead rules disable`.
+        disable_files: Vec<AbsolutePath> = paths(&["/etc/bulkhead/rules/disable.conf"]);
+        /// Which rules are used though they are commented out, or named by `disable-files` (`enable.conf`). Written by `bulkhead rules enable`.
+        enable_files: Vec<AbsolutePath> = paths(&["/etc/bulkhead/rules/enable.conf"]);
+        /// What is changed in which rules (`modify.conf`).
+        modify_files: Vec<AbsolutePath> = paths(&["/etc/bulkhead/rules/modify.conf"]);
+        /// Which rules' action becomes `drop` (`drop.conf`).
+        drop_files: Vec<AbsolutePath> = paths(&["/etc/bulkhead/rules/drop.conf"]);
         /// Variables used in the rules, without the `$`. Those given here are added to the defaults.
         variables: Variables = Variables::default();
         /// Signature ids that are left out.
@@ -137,6 +151,10 @@ settings! {
         /// Signature ids whose action becomes `alert`.
         alert: Vec<u32> = Vec::new();
     }
+}
+
+fn paths(fixed: &[&'static str]) -> Vec<AbsolutePath> {
+    fixed.iter().map(|path| AbsolutePath::fixed(path)).collect()
 }
 
 settings! {

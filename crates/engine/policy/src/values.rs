@@ -410,7 +410,8 @@ impl Setting for GroupName {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variables(pub BTreeMap<String, String>);
 
-/// Those that public rule sets use. Between containers there is no home and no outside: every rule meets all traffic.
+/// Those that public rule sets use. Home is the protected workload, told per packet; what talks to it is outside, other workloads
+/// too: an attack between containers is one.
 impl Default for Variables {
     fn default() -> Self {
         let home = [
@@ -429,7 +430,7 @@ impl Default for Variables {
             "ENIP_SERVER",
         ];
         let fixed = [
-            ("HOME_NET", "any"),
+            ("HOME_NET", "workload"),
             ("EXTERNAL_NET", "any"),
             ("HTTP_PORTS", "any"),
             ("FILE_DATA_PORTS", "any"),

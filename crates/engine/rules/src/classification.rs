@@ -51,6 +51,13 @@ impl Classification {
         Self { classes: BUILTIN.iter().map(class).collect() }
     }
 
+    /// What is not known yet; of two classes with one name the first counts.
+    pub fn extend(&mut self, other: Self) {
+        for (name, class) in other.classes {
+            self.classes.entry(name).or_insert(class);
+        }
+    }
+
     pub fn class(&self, name: &str) -> Option<&Class> {
         // Suricata compares without case.
         self.classes.get(name).or_else(|| self.classes.get(&name.to_ascii_lowercase()))

@@ -136,6 +136,9 @@ impl Edits {
             if let Some(new) = self.line(group, &line, &mut edited) {
                 out.push_str(text.get(copied..span.start).unwrap_or_default());
                 out.push_str(&new);
+                // What follows keeps its line numbers.
+                let breaks = text.get(span.start..span.end).map_or(0, |old| old.matches('\n').count());
+                out.extend(std::iter::repeat_n('\n', breaks));
                 copied = span.end;
             }
         }
@@ -189,10 +192,14 @@ impl Edits {
 }
 
 impl Matcher {
-    /// `rule` is `None` when its text cannot be read; then only the text and the file can be asked.
+    /// `rule` is `None` when its text cannot be read; then only the text, its sid and the file can be asked.
     pub fn matches(&self, group: &str, text: &str, rule: Option<&Rule>) -> bool {
         match self {
-            Self::Sid { gid, sid } => rule.is_some_and(|rule| rule.signature.gid == *gid && rule.signature.sid == *sid),
+            Self::Sid { gid, sid } => match rule {
+                Some(rule) => rule.signature.gid == *gid && rule.signature.sid == *sid,
+                // One that cannot be read is what an operator wants to be rid of.
+                None => *gid == 1 && crate::file::find_sid(text) == Some(*sid),
+            },
             Self::Text(expression) => expression.is_match(text.as_bytes()),
             Self::Group(pattern) => {
                 let name = group.rsplit('/').next().unwrap_or(group);
@@ -242,6 +249,7 @@ fn matcher(text: &str) -> Result<Matcher, Problem> {
     };
     match text.split_once(':') {
         _ if text == "*" => Ok(Matcher::All),
+        None if text.ends_with(".rules") => Ok(Matcher::Group(text.to_owned())),
         Some(("re", pattern)) => Ok(Matcher::Text(expression(&named(pattern)?, true)?)),
         Some(("group" | "filename", name)) => Ok(Matcher::Group(named(name)?)),
         Some(("classtype", name)) => Ok(Matcher::Classtype(named(name)?)),
@@ -377,6 +385,14 @@ alert tcp any any -> any any (msg:"four"; flowbits:set,x; noalert; sid:4;)
         assert!(out.contains("reject tcp any any -> any any (msg:\"$1\""), "{out}");
         assert!(out.contains("# drop tcp any any -> any any (msg:\"two\"") && out.contains("alert tcp any any -> any any (msg:\"four\""));
         assert_eq!(crate::parse(&out).counts.wrong, 0);
+    }
+
+    #[test]
+    fn a_rule_that_cannot_be_read_is_found_by_its_sid() {
+        let (disable, _) = matchers("7");
+        let text = "alert tcp any any -> any any (msg:\"x\"; contnet:\"a\"; sid:7; rev:1;)\n";
+        let (out, edited) = Edits { disable, ..Edits::default() }.apply("x.rules", text);
+        assert_eq!((out, edited.disabled), (format!("# {text}"), 1));
     }
 
     #[test]

@@ -352,7 +352,7 @@ fn unmet(text: &str) -> Option<Problem> {
 }
 
 /// The sid of a rule that cannot be read, for its diagnostic.
-fn find_sid(text: &str) -> Option<u32> {
+pub(crate) fn find_sid(text: &str) -> Option<u32> {
     let at = text.find("sid:")?;
     let digits = text[at + 4..].trim_start();
     let end = digits.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(digits.len());

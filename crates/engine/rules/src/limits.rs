@@ -7,13 +7,18 @@
 //! ```
 //! Source: Suricata user guide, "Global-Thresholds"; `event_filter` is another word for `threshold`.
 
+use std::collections::BTreeMap;
+
 use crate::diagnostic::{Code, Diagnostic, Problem};
 use crate::header::{self, Action, AddressExpr, shorten};
+use crate::library;
 use crate::source::logical_lines;
-use crate::tree::{Body, Threshold, Track};
+use crate::tree::{Body, Rule, Threshold, Track};
 
 /// Entries in one file; more are passed over and reported.
 const ENTRIES_MAX: usize = 65_536;
+/// Entries about all rules (of a generator), which meet every rule.
+const GENERAL_MAX: usize = 64;
 
 /// All entries of a file, in its order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -88,6 +93,67 @@ impl Limits {
         (read, diagnostics)
     }
 
+    pub fn extend(&mut self, other: Self) {
+        self.suppressions.extend(other.suppressions);
+        self.thresholds.extend(other.thresholds);
+        self.rate_filters.extend(other.rate_filters);
+    }
+
+    /// Gives rules what the entries say of them. An entry about one rule replaces the rule's own threshold; one about all is for the
+    /// rules that have none. Rate filters are not carried out.
+    pub fn apply(&self, rules: &mut [Rule]) {
+        if self.thresholds.is_empty() && self.suppressions.is_empty() {
+            return;
+        }
+        let single = |rules: Rules| Some((rules.gid?, rules.sid?));
+        let mut thresholds: BTreeMap<(u32, u32), Vec<Threshold>> = BTreeMap::new();
+        let mut suppressions: BTreeMap<(u32, u32), Vec<&Suppression>> = BTreeMap::new();
+        let general_thresholds: Vec<_> = self.thresholds.iter().filter(|entry| single(entry.rules).is_none()).take(GENERAL_MAX).collect();
+        let general_suppressions: Vec<_> =
+            self.suppressions.iter().filter(|entry| single(entry.rules).is_none()).take(GENERAL_MAX).collect();
+        for entry in &self.thresholds {
+            if let Some(one) = single(entry.rules) {
+                thresholds.entry(one).or_default().push(entry.threshold);
+            }
+        }
+        for entry in &self.suppressions {
+            if let Some(one) = single(entry.rules) {
+                suppressions.entry(one).or_default().push(entry);
+            }
+        }
+        for rule in rules {
+            let signature = &mut rule.signature;
+            let (gid, sid) = (signature.gid, signature.sid);
+            if let Some(own) = thresholds.get(&(gid, sid)) {
+                signature.thresholds.clone_from(own);
+            } else if signature.thresholds.is_empty() {
+                let all = general_thresholds.iter().filter(|entry| entry.rules.contains(gid, sid));
+                signature.thresholds.extend(all.map(|entry| entry.threshold));
+            }
+            let own = suppressions.get(&(gid, sid)).into_iter().flatten();
+            for entry in own.chain(general_suppressions.iter().filter(|entry| entry.rules.contains(gid, sid))) {
+                match &entry.addresses {
+                    None => signature.noalert = true,
+                    Some(addresses) => signature.suppressions.push(addresses.clone()),
+                }
+            }
+        }
+    }
+
+    /// Whether there may be one more entry like this.
+    fn room(&self, rules: Rules) -> Result<(), Problem> {
+        let general = |rules: &Rules| rules.gid.is_none() || rules.sid.is_none();
+        if !general(&rules) {
+            return Ok(());
+        }
+        let suppressions = self.suppressions.iter().map(|entry| &entry.rules).filter(|rules| general(rules)).count();
+        let thresholds = self.thresholds.iter().map(|entry| &entry.rules).filter(|rules| general(rules)).count();
+        if suppressions.max(thresholds) < GENERAL_MAX {
+            return Ok(());
+        }
+        Err(Problem::new(Code::BadThresholdLine, format!("more than {GENERAL_MAX} entries are about all rules")))
+    }
+
     fn entry(&mut self, line: &str) -> Result<(), Problem> {
         let bad = |message: String| Problem::new(Code::BadThresholdLine, message);
         let (kind, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
@@ -95,6 +161,9 @@ impl Limits {
         let rules = Rules { gid: fields.number("gen_id")?, sid: fields.number("sig_id")? };
         if rules.gid.is_none() && rules.sid.is_some() {
             return Err(bad("gen_id 0 stands for all, and so must sig_id".to_owned()));
+        }
+        if kind != "rate_filter" {
+            self.room(rules)?;
         }
         match kind {
             "suppress" => {
@@ -138,6 +207,9 @@ impl Limits {
                 let mut need = |name: &str| fields.number(name)?.ok_or_else(|| bad(format!("give {name}, from 1 up")));
                 let (count, seconds, timeout_seconds) = (need("count")?, need("seconds")?, need("timeout")?);
                 self.rate_filters.push(RateFilter { rules, track, count, seconds, new_action, timeout_seconds });
+                if fields.members.is_empty() {
+                    return Err(library::unsupported("rate filters are not carried out yet"));
+                }
             }
             other => {
                 return Err(
@@ -218,8 +290,9 @@ threshold gen_id 1, sig_id 6, type limit, track by_src, count 2, seconds 60, sec
 suppress gen_id 0, sig_id 9
 ";
         let (read, diagnostics) = Limits::parse(text);
-        assert_eq!(diagnostics.iter().map(|found| found.span.line).collect::<Vec<_>>(), [7, 8, 9, 10, 11]);
-        assert!(diagnostics.iter().all(|found| found.code == Code::BadThresholdLine));
+        assert_eq!(diagnostics.iter().map(|found| found.span.line).collect::<Vec<_>>(), [6, 7, 8, 9, 10, 11]);
+        assert_eq!(diagnostics[0].code, Code::ValueUnsupported);
+        assert!(diagnostics[1..].iter().all(|found| found.code == Code::BadThresholdLine));
         assert_eq!((read.suppressions.len(), read.thresholds.len(), read.rate_filters.len()), (2, 2, 1));
         assert!(read.suppressions[0].rules.contains(1, 5) && !read.suppressions[0].rules.contains(1, 6));
         assert!(matches!(&read.suppressions[0].addresses, Some((SuppressionSide::Source, AddressExpr::List(list))) if list.len() == 2));

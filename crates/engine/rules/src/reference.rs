@@ -41,6 +41,13 @@ impl References {
         Self { prefixes: BUILTIN.iter().map(|(system, prefix)| ((*system).to_owned(), (*prefix).to_owned())).collect() }
     }
 
+    /// What is not known yet; of two systems with one name the first counts.
+    pub fn extend(&mut self, other: Self) {
+        for (system, prefix) in other.prefixes {
+            self.prefixes.entry(system).or_insert(prefix);
+        }
+    }
+
     /// Where a reference leads; nothing when its system is not known.
     pub fn address(&self, system: &str, value: &str) -> Option<String> {
         self.prefixes.get(&system.to_ascii_lowercase()).map(|prefix| format!("{prefix}{value}"))

@@ -3,8 +3,9 @@
 use crate::buffer::BufferId;
 use crate::condition::{AppLayerProtocol, Condition, Effect, Towards};
 use crate::diagnostic::{Code, Problem};
-use crate::header::{Action, Direction, Header, Protocol};
+use crate::header::{Action, AddressExpr, Direction, Header, Protocol};
 use crate::keyword::Keyword;
+use crate::limits::SuppressionSide;
 use crate::protocol::App;
 use crate::transform::Transform;
 use crate::tree::{
@@ -45,6 +46,8 @@ pub struct Signature {
     pub noalert: bool,
     /// Each is asked in turn; a `detection_filter` stands alone.
     pub thresholds: Vec<Threshold>,
+    /// Of the operator, not of the rule: addresses for which it does what it does in silence. See [`crate::limits`].
+    pub suppressions: Vec<(SuppressionSide, AddressExpr)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
