@@ -31,6 +31,7 @@
 #![forbid(unsafe_code)]
 
 mod context;
+mod dcerpc;
 mod detect;
 mod dns;
 mod ftp;

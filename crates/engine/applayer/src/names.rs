@@ -76,6 +76,7 @@ named! {
         Ftp "ftp",
         /// A data connection of FTP ([`crate::Session::expected`]).
         FtpData "ftp-data",
+        Dcerpc "dcerpc",
     }
 }
 
@@ -146,6 +147,8 @@ buffers! {
     EmailReceived "email.received" ToServer Complete,
     FtpCommand "ftp.command" ToServer Complete, FtpCommandData "ftp.command_data" ToServer Complete,
     FtpReply "ftp.reply" ToClient Complete, FtpCompletionCode "ftp.completion_code" ToClient Complete,
+    // Of a bind, and of each request the one it goes to: the identifier in lower case with hyphens, a blank, the version.
+    DcerpcIface "dcerpc.iface" ToServer Complete, DcerpcStubData "dcerpc.stub_data" Both Complete,
 }
 
 named! {
@@ -167,6 +170,9 @@ named! {
         /// Seconds since 1970 in two's complement.
         TlsNotBefore "tls.cert_notbefore", TlsNotAfter "tls.cert_notafter",
         FtpDynamicPort "ftp.dynamic_port",
+        DcerpcOpnum "dcerpc.opnum", DcerpcCallId "dcerpc.call_id",
+        /// 0: an interface of a bind was taken.
+        DcerpcAck "dcerpc.ack_result",
     }
 }
 

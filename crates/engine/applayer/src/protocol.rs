@@ -6,7 +6,7 @@ use crate::context::{Config, Io};
 use crate::names::{Dir, Protocol};
 use crate::session::Transport;
 use crate::sink::Finished;
-use crate::{dns, ftp, http, http2, smtp, ssh, tls};
+use crate::{dcerpc, dns, ftp, http, http2, smtp, ssh, tls};
 
 /// One row a protocol, asked in this order.
 pub(crate) static TABLE: &[Entry] = &[
@@ -16,6 +16,13 @@ pub(crate) static TABLE: &[Entry] = &[
     Entry { protocol: Protocol::Ftp, transport: Transport::Tcp, probe: ftp::probe, parser: |_| Box::<ftp::Ftp>::default() },
     Entry { protocol: Protocol::Ssh, transport: Transport::Tcp, probe: ssh::probe, parser: |_| Box::<ssh::Ssh>::default() },
     Entry { protocol: Protocol::Tls, transport: Transport::Tcp, probe: tls::probe, parser: |_| Box::<tls::Tls>::default() },
+    Entry { protocol: Protocol::Dcerpc, transport: Transport::Tcp, probe: dcerpc::probe_tcp, parser: |_| Box::<dcerpc::Dcerpc>::default() },
+    Entry {
+        protocol: Protocol::Dcerpc,
+        transport: Transport::Udp,
+        probe: dcerpc::probe_udp,
+        parser: |_| Box::<dcerpc::Datagrams>::default(),
+    },
     Entry {
         protocol: Protocol::Dns,
         transport: Transport::Tcp,

@@ -1,4 +1,4 @@
-//! Published captures against what their cases say of them: each value that a case expects of a `tls`, `http`, `dns` or `ssh` record
+//! Published captures against what their cases say of them: each value that a case expects of a record
 //! has to be among the transactions of the capture.
 //!
 //! The reader of captures here is deliberately simple: classic files, Ethernet, cooked and raw IP, TCP bytes by sequence number
@@ -7,12 +7,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use bulkhead_applayer::{Buffer, Config, Context, Dir, Session, Sink, Transaction, Transport};
+use bulkhead_applayer::{Buffer, Config, Context, Dir, Field, Session, Sink, Transaction, Transport};
 
 /// Values of one capture, by buffer.
 #[derive(Default)]
 struct Seen {
     values: Vec<(Buffer, Vec<u8>)>,
+    numbers: Vec<(Field, u64)>,
     /// All of `file.data`, by transaction and the value's number in it.
     files: BTreeMap<(u64, usize), Vec<u8>>,
     transactions: u64,
@@ -32,6 +33,7 @@ impl Sink for Seen {
     }
 
     fn complete(&mut self, tx: &mut Transaction) {
+        self.numbers.extend(tx.integers().iter().map(|(field, _, number)| (*field, *number)));
         self.values.extend(tx.values().iter().filter(|value| !value.is_stream()).map(|value| (value.buffer, tx.bytes(value).to_vec())));
     }
 }
@@ -80,6 +82,18 @@ const KEYS: &[(&str, Buffer)] = &[
     ("dns.rrname", Buffer::DnsQueriesRrname),
     ("dns.answers[0].rrname", Buffer::DnsAnswersRrname),
 ];
+
+/// Kinds of records that are compared.
+const KINDS: &[&str] = &["tls", "http", "dns", "ssh", "ftp", "smtp", "dcerpc"];
+
+/// What a record calls a number.
+const NUMBERS: &[(&str, Field)] = &[("dcerpc.req.opnum", Field::DcerpcOpnum), ("dcerpc.call_id", Field::DcerpcCallId)];
+
+#[derive(Debug, Clone, Copy)]
+enum Name {
+    Buffer(Buffer),
+    Field(Field),
+}
 
 /// One flow as it was seen: by sequence number for TCP, in order else.
 #[derive(Default)]
@@ -198,12 +212,10 @@ fn packet(
 }
 
 /// What one filter of a case wants: values that are in some record of its capture.
-fn wanted(case: &str) -> Vec<(Buffer, String)> {
+fn wanted(case: &str) -> Vec<(Name, String)> {
     let mut all = Vec::new();
     for filter in case.split("filter:").skip(1) {
-        let kind = ["tls", "http", "dns", "ssh", "ftp", "smtp"]
-            .iter()
-            .find(|kind| filter.lines().any(|line| line.trim() == format!("event_type: {kind}")));
+        let kind = KINDS.iter().find(|kind| filter.lines().any(|line| line.trim() == format!("event_type: {kind}")));
         if kind.is_none()
             || filter.lines().any(|line| line.trim() == "count: 0" || line.contains("max-version") || line.contains("lt-version"))
         {
@@ -219,11 +231,14 @@ fn wanted(case: &str) -> Vec<(Buffer, String)> {
             let value = value.trim();
             let inner = |quote: char| value.strip_prefix(quote).and_then(|value| value.strip_suffix(quote));
             let value = inner('"').or_else(|| inner('\'')).unwrap_or(value);
+            if let Some((_, field)) = NUMBERS.iter().find(|(of, _)| *of == key) {
+                all.push((Name::Field(*field), value.to_owned()));
+            }
             if let Some((_, buffer)) = KEYS.iter().find(|(of, _)| *of == key) {
                 // Escapes, folded lines and patterns are not read here.
                 if !value.is_empty() && !value.contains('\\') && !value.starts_with('|') && !value.starts_with('>') && !value.ends_with(',')
                 {
-                    all.push((*buffer, value.to_owned()));
+                    all.push((Name::Buffer(*buffer), value.to_owned()));
                 }
             }
         }
@@ -281,11 +296,14 @@ fn captures_have_the_values_that_their_cases_name() {
         }
         let Some(seen) = capture(&case, &text).and_then(|path| read(&path, Config::default(), usize::MAX)) else { continue };
         let name = case.parent().and_then(|folder| folder.strip_prefix(&tests).ok()).unwrap_or(&case).display().to_string();
-        for (buffer, value) in wanted {
+        for (wanted, value) in wanted {
             checked += 1;
-            let found = seen.values.iter().any(|(of, bytes)| *of == buffer && bytes == value.as_bytes());
+            let found = match wanted {
+                Name::Buffer(buffer) => seen.values.iter().any(|(of, bytes)| *of == buffer && bytes == value.as_bytes()),
+                Name::Field(field) => seen.numbers.iter().any(|(of, number)| *of == field && number.to_string() == value),
+            };
             if !found && !KNOWN.iter().any(|(known, _)| name == *known) {
-                missing.push(format!("{name}: {} {value}", buffer.name()));
+                missing.push(format!("{name}: {wanted:?} {value}"));
             }
         }
     }
@@ -360,7 +378,7 @@ fn captures_of_all_kinds_say_the_same_byte_by_byte() {
         let Some(whole) = read(path, Config::default(), usize::MAX) else { continue };
         checked += 1;
         let Some(cut) = read(path, Config::default(), 1) else { continue };
-        if whole.values != cut.values || whole.files != cut.files {
+        if whole.values != cut.values || whole.numbers != cut.numbers || whole.files != cut.files {
             let other = whole.values.iter().zip(&cut.values).find(|(a, b)| a != b);
             let other = other.map(|((buffer, a), (_, b))| format!("{} {} | {}", buffer.name(), a.escape_ascii(), b.escape_ascii()));
             wrong.push(format!("{}: {} {} values, {other:?}", path.display(), whole.values.len(), cut.values.len()));
