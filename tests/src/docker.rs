@@ -74,6 +74,8 @@ impl Dockerd {
         command.args(["/usr/sbin/dockerd", "--host", &format!("unix://{}", at("docker.sock"))]);
         command.args(["--data-root", &at("data"), "--exec-root", &at("exec"), "--pidfile", &at("dockerd.pid")]);
         command.args(["--bip", BRIDGE, "--default-address-pool", POOL, "--log-level", "warn"]);
+        let settings = dir.write("daemon.json", "{}");
+        command.arg("--config-file").arg(settings);
         command.stdin(Stdio::piped()).stdout(log).stderr(second);
         let child = fabric.host().run(|| command.spawn()).unwrap_or_else(|e| panic!("{e}"));
         let child = Mutex::new(child.unwrap_or_else(|e| panic!("cannot start dockerd: {e}")));
@@ -99,6 +101,23 @@ impl Dockerd {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("dockerd.log")).unwrap_or_default()
+    }
+
+    /// Gives it another `daemon.json` and waits until it lists these runtimes.
+    ///
+    /// # Panics
+    /// When it does not take it.
+    pub fn reload(&self, settings: &str, runtimes: &[&str]) {
+        self.dir.write("daemon.json", settings);
+        let pid = std::fs::read_to_string(self.dir.path().join("dockerd.pid")).unwrap_or_default();
+        let pid = pid.trim().parse().unwrap_or_else(|_| panic!("dockerd has no process: `{pid}`"));
+        bulkhead_sys::process::kill(pid, 1).unwrap_or_else(|e| panic!("{e}")); // SIGHUP
+        crate::wait_until("dockerd takes its settings", Duration::from_secs(10), || {
+            let listed = self.must(&["info", "--format", "{{range $name, $_ := .Runtimes}}{{$name}} {{end}}"]);
+            let listed: Vec<&str> =
+                listed.split_whitespace().filter(|name| !name.starts_with("io.containerd")).filter(|n| *n != "runc").collect();
+            listed == runtimes
+        });
     }
 
     /// Runs the `docker` client.

@@ -147,6 +147,71 @@ fn starts_restarts_renames_and_networks_are_followed() {
 }
 
 #[test]
+fn a_start_waits_until_it_is_armed_or_fails_as_it_is_told_and_the_runtime_can_be_taken_back() {
+    let Some(host) = Host::new("a_start_waits_until_it_is_armed_or_fails_as_it_is_told_and_the_runtime_can_be_taken_back") else { return };
+    let docker = &host.docker;
+    let web = docker.run("dk-held-web", &[], &WEB);
+    let mut agent = host.agent("dkheld", "mode: protect\n");
+    wait_protected(&agent, &["dk-held-web"]);
+    let socket = agent.dir().path().join("bulkhead.sock");
+    let runtime = |name: &str, own: [&str; 4]| {
+        let program = bulkhead_kit::agent::program();
+        let socket = socket.display().to_string();
+        let words = [&["--socket", &socket, "oci-runtime"][..], &own, &["--"]].concat();
+        format!("\"{name}\": {{\"path\": \"{}\", \"runtimeArgs\": {words:?}}}", program.display())
+    };
+    let (held, closed, open) = (
+        runtime("held", ["--timeout", "60", "--fail", "closed"]),
+        runtime("shut", ["--timeout", "1", "--fail", "closed"]),
+        runtime("wide", ["--timeout", "1", "--fail", "open"]),
+    );
+    docker.reload(&format!("{{\"default-runtime\": \"held\", \"runtimes\": {{{held}, {closed}, {open}}}}}"), &["held", "shut", "wide"]);
+
+    // The container's very first act is the breach, and its interface is on the path before it.
+    let script = format!("printf 'GET /BULKHEAD-TEST-BREACH HTTP/1.0\\r\\n\\r\\n' | nc -w 1 {} 80; sleep 600", web.address());
+    for number in 0..3 {
+        let first = docker.run(&format!("dk-held-{number}"), &[], &["sh", "-c", &script]);
+        let seen = view(&agent, &first.name).expect("known by name as soon as it runs");
+        assert_eq!(seen.protected, Protected::Yes, "{seen:?}");
+    }
+    // An agent that does not answer yet holds the start until it does.
+    agent.process().stop();
+    let waiting = std::thread::spawn({
+        let docker = Arc::clone(docker);
+        move || docker.run("dk-held-slow", &["--runtime", "held"], &["sleep", "600"])
+    });
+    std::thread::sleep(SILENCE);
+    assert!(!waiting.is_finished(), "started without the agent");
+    // `inspect` would wait for the start; the list does not.
+    assert_eq!(docker.must(&["ps", "--quiet", "--filter", "name=dk-held-slow"]), "");
+    agent.process().go_on();
+    let slow = waiting.join().expect("it starts");
+    assert_eq!(view(&agent, &slow.name).map(|seen| seen.protected), Some(Protected::Yes));
+    let log = docker.docker(&["logs", &web.name]);
+    assert!(!contains(&[log.stdout, log.stderr].concat(), b"BREACH"), "the server saw a breach");
+
+    // Without an agent.
+    agent.down();
+    let refused = docker.docker(&["run", "--detach", "--name", "dk-held-shut", "--runtime", "shut", bulkhead_kit::docker::IMAGE, "true"]);
+    let reason = String::from_utf8_lossy(&refused.stderr).into_owned();
+    docker.docker(&["rm", "--force", "dk-held-shut"]);
+    assert!(!refused.status.success() && reason.contains("bulkhead: the container is not started: no agent answers"), "{reason}");
+    let started = docker.run("dk-held-wide", &["--runtime", "wide"], &["sleep", "600"]);
+    assert_eq!(started.inspect("{{.State.Running}}"), "true");
+    // Taken back: the name stands for the plain runtime, and then for nothing.
+    // Containers are stopped first: Docker removes the script that it made of path and arguments, and with it the way to end them.
+    drop(slow);
+    docker.must(&["stop", "--time", "0", "dk-held-wide"]);
+    docker.reload("{\"default-runtime\": \"runc\", \"runtimes\": {\"wide\": {\"path\": \"runc\"}}}", &["wide"]);
+    docker.must(&["start", "dk-held-wide"]);
+    assert_eq!(started.inspect("{{.State.Running}}"), "true");
+    drop(started);
+    // A key that is merely gone changes nothing in a Docker that reloads.
+    docker.reload("{\"runtimes\": {}}", &[]);
+    assert_eq!(docker.run("dk-held-after", &[], &["sleep", "600"]).inspect("{{.HostConfig.Runtime}}"), "runc");
+}
+
+#[test]
 fn a_container_with_the_hosts_network_is_never_counted_as_protected() {
     let Some(host) = Host::new("a_container_with_the_hosts_network_is_never_counted_as_protected") else { return };
     let _plain = host.docker.run("dk-own", &[], &["sleep", "600"]);

@@ -169,7 +169,8 @@ impl<'a> StartCall<'a> {
         eprintln!("{message}");
         let Some(path) = self.log else { return };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(0));
-        let time = Timestamp(now).to_string();
+        // RFC 3339, as runc writes it: containerd reads the whole line or none of it.
+        let time = Timestamp(now).to_string().replace("+0000", "Z");
         let line = if self.log_json {
             json!({ "level": level, "msg": message, "time": time }).to_string()
         } else {
