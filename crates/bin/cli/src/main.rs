@@ -26,6 +26,7 @@ mod policy;
 mod problems;
 mod reload;
 mod replay;
+mod rulelist;
 mod rules;
 mod ruleset;
 mod run;

@@ -1,6 +1,6 @@
 //! `bulkhead rules check`: would these rules load, and mend them; `bulkhead rules fmt`: their canonical text.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bulkhead_policy::Config;
 use bulkhead_rules::{Fix, Severity};
@@ -10,12 +10,13 @@ use serde::Serialize;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::{Colour, printable};
-use crate::ruleset::{Checked, VariableArgs, exact_text_of, load};
+use crate::rulelist::{self, FromArgs, SwitchArgs};
+use crate::ruleset::{Checked, VariableArgs, exact_text_of, load, replace};
 
 /// Rounds of fixing; each mends at most one mistake of a rule.
 const FIX_PASSES_MAX: usize = 8;
 
-/// Look at detection rules
+/// Look at detection rules, choose among them
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -54,12 +55,47 @@ enum Action {
         #[arg(long)]
         check: bool,
     },
+    /// The rules that the configuration names, and whether they are used
+    List {
+        /// Only those in this state
+        #[arg(long, value_parser = ["loaded", "unsupported", "wrong", "disabled"])]
+        state: Option<String>,
+
+        #[command(flatten)]
+        from: FromArgs,
+    },
+    /// Rules in which all these words stand: in the message, a content, a reference, anywhere
+    ///
+    /// Exits with 1 when there is none.
+    Search {
+        #[arg(required = true, value_name = "WORD")]
+        words: Vec<String>,
+
+        #[command(flatten)]
+        from: FromArgs,
+    },
+    /// All that is known about a rule
+    Show {
+        sid: u32,
+
+        #[command(flatten)]
+        from: FromArgs,
+    },
+    /// Use rules that are commented out or were disabled
+    Enable(SwitchArgs),
+    /// Use rules no more
+    Disable(SwitchArgs),
 }
 
 pub fn run(args: &Args, context: &mut Context) -> Result<Exit, Failure> {
     match &args.action {
         Action::Check { files, fix, lints, variables } => check(files, *fix, *lints, variables, context),
         Action::Fmt { files, check } => format(files, *check, context),
+        Action::List { state, from } => rulelist::list(from, state.as_deref(), context),
+        Action::Search { words, from } => rulelist::search(from, words, context),
+        Action::Show { sid, from } => rulelist::show(from, *sid, context),
+        Action::Enable(args) => rulelist::switch(args, true, context),
+        Action::Disable(args) => rulelist::switch(args, false, context),
     }
 }
 
@@ -93,21 +129,6 @@ fn format(files: &[PathBuf], check: bool, context: &mut Context) -> Result<Exit,
         }
     }
     Ok(if check && !formatted.changed.is_empty() { Exit::Findings } else { Exit::Ok })
-}
-
-/// Whole or not at all; the file keeps its mode.
-fn replace(file: &Path, text: &str) -> std::io::Result<()> {
-    let file = std::fs::canonicalize(file)?;
-    let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(".bulkhead-new");
-    let fresh = file.with_file_name(name);
-    let written = std::fs::write(&fresh, text)
-        .and_then(|()| std::fs::set_permissions(&fresh, std::fs::metadata(&file)?.permissions()))
-        .and_then(|()| std::fs::rename(&fresh, &file));
-    if written.is_err() {
-        _ = std::fs::remove_file(&fresh);
-    }
-    written
 }
 
 fn check(files: &[PathBuf], fix: bool, lints: bool, variables: &VariableArgs, context: &mut Context) -> Result<Exit, Failure> {

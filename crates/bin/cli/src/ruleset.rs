@@ -192,3 +192,21 @@ fn bytes_of(file: &Path) -> Result<Vec<u8>, Failure> {
     }
     Ok(bytes)
 }
+
+/// Whole or not at all; a file that is there keeps its mode, and a link its place.
+pub fn replace(file: &Path, text: &str) -> std::io::Result<()> {
+    let file = if file.exists() { std::fs::canonicalize(file)? } else { file.to_owned() };
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(".bulkhead-new");
+    let fresh = file.with_file_name(name);
+    let written = std::fs::write(&fresh, text)
+        .and_then(|()| match std::fs::metadata(&file) {
+            Ok(old) => std::fs::set_permissions(&fresh, old.permissions()),
+            Err(_) => Ok(()),
+        })
+        .and_then(|()| std::fs::rename(&fresh, &file));
+    if written.is_err() {
+        _ = std::fs::remove_file(&fresh);
+    }
+    written
+}

@@ -61,7 +61,7 @@ fn busy_lab() -> Lab {
     lab
 }
 
-const VERBS: [&[&str]; 23] = [
+const VERBS: [&[&str]; 28] = [
     &[],
     &["run"],
     &["doctor"],
@@ -77,6 +77,11 @@ const VERBS: [&[&str]; 23] = [
     &["rules"],
     &["rules", "check"],
     &["rules", "fmt"],
+    &["rules", "list"],
+    &["rules", "search"],
+    &["rules", "show"],
+    &["rules", "enable"],
+    &["rules", "disable"],
     &["replay"],
     &["reload"],
     &["down"],
@@ -354,6 +359,68 @@ fn the_files_beside_rules_are_read() {
         (code(&output), &checked["wrong"], &checked["diagnostics"][0]["file"]),
         (1, &Value::from(1), &Value::from(bad.to_str().unwrap()))
     );
+}
+
+#[test]
+fn rules_are_listed_found_shown_and_switched() {
+    let dir = TestDir::new();
+    let more = "\
+# alert tcp any any -> any 80 (msg:\"three\"; content:\"shell\"; classtype:web-application-attack; reference:own,7; metadata:cve 2021_1; sid:3; rev:4;)
+alert tcp any any -> any 80 (msg:\"four\"; luajit:x.lua; sid:4; rev:1;)
+";
+    let rules = file(&dir, "lab.rules", &(RULES.to_owned() + more));
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let reference = file(&dir, "reference.config", "config reference: own https://example.org/\n");
+    let config = format!(
+        "rules: {{files: ['{}'], disable-files: ['{}'], enable-files: ['{}'], reference: ['{}']}}\n",
+        rules.display(),
+        at("disable.conf"),
+        at("enable.conf"),
+        reference.display()
+    );
+    let config = file(&dir, "bulkhead.yaml", &config);
+    let ask = |arguments: &[&str]| offline(&[&["rules"], arguments, &["--config", config.to_str().unwrap()]].concat());
+    let states = || {
+        let listed = json(&ask(&["list", "-o", "json"]));
+        listed
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| format!("{}:{}", one["sid"], one["state"].as_str().unwrap()))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(states(), "1:loaded 2:wrong 3:disabled 4:unsupported");
+    let found = json(&ask(&["list", "--state", "disabled", "-o", "json"]));
+    assert_eq!((found.as_array().unwrap().len(), &found[0]["msg"], &found[0]["line"]), (1, &Value::from("three"), &Value::from(4)));
+    let output = ask(&["list"]);
+    assert!(text(&output.stdout).ends_with("1 loaded, 1 unsupported, 1 wrong, 1 disabled\n"), "{}", text(&output.stdout));
+
+    let found = json(&ask(&["search", "SHELL", "2021_1", "-o", "json"]));
+    assert_eq!((found.as_array().unwrap().len(), &found[0]["sid"]), (1, &Value::from(3)));
+    assert_eq!(code(&ask(&["search", "nowhere"])), 1);
+
+    let shown = &json(&ask(&["show", "3", "-o", "json"]))[0];
+    assert_eq!((&shown["category"], &shown["priority"]), (&Value::from("Web Application Attack"), &Value::from(1)));
+    assert_eq!((&shown["references"][0], &shown["metadata"]["cve"][0]), (&Value::from("https://example.org/7"), &Value::from("2021_1")));
+    assert!(shown["text"].as_str().unwrap().starts_with("alert tcp any any -> any 80 (msg:\"three\";"));
+    assert!(text(&ask(&["show", "2"]).stdout).contains("`contnet` is not a keyword"));
+    assert_eq!(code(&ask(&["show", "99"])), 2);
+
+    let read = |name: &str| std::fs::read_to_string(at(name)).unwrap_or_default();
+    assert_eq!(code(&ask(&["enable", "re:shell", "-o", "json"])), 0);
+    assert_eq!(code(&ask(&["disable", "1", "2"])), 0);
+    assert_eq!((read("enable.conf").as_str(), read("disable.conf").as_str()), ("re:shell\n", "1\n2\n"));
+    assert_eq!(states(), "1:disabled 3:loaded 4:unsupported");
+    assert_eq!(code(&ask(&["enable", "1"])), 0);
+    assert_eq!(code(&ask(&["enable", "1"])), 0);
+    assert_eq!((read("enable.conf").as_str(), read("disable.conf").as_str()), ("re:shell\n1\n", "2\n"));
+    assert_eq!(code(&ask(&["disable", "re:shell"])), 0);
+    assert_eq!(states(), "1:loaded 3:disabled 4:unsupported");
+    for wrong in ["99", "re:(", "nonsense"] {
+        assert_eq!(code(&ask(&["disable", wrong])), 2, "{wrong}");
+    }
+    assert_eq!(read("disable.conf"), "2\nre:shell\n");
 }
 
 #[test]
