@@ -82,6 +82,8 @@ pub type TxRuleId = u32;
 pub struct TxRules {
     /// By place; `None`: not one of transactions, or refused.
     rules: Vec<Option<TxRule>>,
+    /// Of those that are there.
+    count: usize,
     /// By buffer and direction: places in `groups`.
     by_buffer: BTreeMap<(BufferId, Side), Vec<usize>>,
     groups: Vec<Group>,
@@ -259,6 +261,7 @@ impl TxRules {
                 Some((Trigger::Start, _)) => built.at_start.push(number),
                 None => {}
             }
+            built.count += usize::from(compiled.is_some());
             built.rules.push(compiled);
         }
         for ((buffer, side, _), draft) in drafts {
@@ -269,12 +272,12 @@ impl TxRules {
     }
 
     /// Rules that can match a transaction.
-    pub fn len(&self) -> usize {
-        self.rules.iter().flatten().count()
+    pub const fn len(&self) -> usize {
+        self.count
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
     /// Whether a rule is one of them.
