@@ -9,12 +9,12 @@
 
 use std::sync::LazyLock;
 
-use bulkhead_applayer::{Buffer, BufferSet, Config, Context, Dir, Finished, Protocol, Session, Sink, Transaction, Transport};
+use bulkhead_applayer::{Buffer, BufferSet, Config, Context, Dir, Finished, Protocol, Session, Sink, Stage, Transaction, Transport};
 use bulkhead_net::flow::Direction;
 use bulkhead_rules::buffer::BufferId;
 use bulkhead_rules::{App, Field};
 
-use crate::detect::{End, Matched, Scratch};
+use crate::detect::{End, Matched, Scratch, index};
 use crate::outcome::{PipelineConfig, Record, Stats};
 use crate::rules::Ruleset;
 use crate::transaction::{Piece, TxScratch, TxState, Values, bit};
@@ -94,11 +94,23 @@ pub(crate) struct AppFlow {
     search_again: bool,
     /// Payload matches of rules about a protocol, while it is not recognised.
     waiting: Vec<Matched>,
+    /// Offset in each direction before which all bytes belong to transactions that are complete.
+    raw_from: [u64; 2],
+}
+
+/// Bytes of one direction as they came.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Raw<'a> {
+    pub dir: Direction,
+    /// Offset of the first byte of `before`.
+    pub base: u64,
+    pub before: &'a [u8],
+    pub fresh: &'a [u8],
 }
 
 impl AppFlow {
     pub fn new(transport: Transport) -> Self {
-        Self { session: Session::new(transport), counted: 0, search_again: false, waiting: Vec::new() }
+        Self { session: Session::new(transport), counted: 0, search_again: false, waiting: Vec::new(), raw_from: [0; 2] }
     }
 
     pub fn protocol(&self) -> Option<Protocol> {
@@ -165,11 +177,13 @@ impl Apps {
     }
 
     fn call(&mut self, flow: &mut AppFlow, with: With<'_>, act: impl FnOnce(&mut Session, &mut Context, &mut dyn Sink)) {
-        let With { rules, config, ends, scratch, stats } = with;
+        let With { rules, config, ends, raw, scratch, stats } = with;
+        let raw_from = flow.raw_from;
+        let protocol = flow.session.protocol();
         let Self { context, slots, free, scratch: tx_scratch, memory } = self;
         let mut slots = Slots { slots, free, memory };
         let mut listener =
-            Listener { rules, config, ends, scratch, stats, slots: &mut slots, tx_scratch, protocol: flow.session.protocol() };
+            Listener { rules, config, ends, raw, raw_from, completes: false, scratch, stats, slots: &mut slots, tx_scratch, protocol };
         if std::mem::take(&mut flow.search_again) {
             for tx in flow.session.open_transactions() {
                 listener.look_again(tx);
@@ -186,8 +200,16 @@ impl Apps {
             *listener.slots.memory = (*listener.slots.memory + now).saturating_sub(flow.counted);
             flow.counted = now;
         }
-        let from = listener.scratch.settled_from;
-        settle(flow, rules, from, listener.scratch, listener.stats);
+        let Listener { scratch, stats, raw_from, completes, .. } = listener;
+        flow.raw_from = raw_from;
+        if let Some(raw) = raw
+            && completes
+            && flow.session.pending() == 0
+        {
+            // Nothing of these bytes belongs to the next one.
+            flow.raw_from[index(raw.dir)] = raw.base + (raw.before.len() + raw.fresh.len()) as u64;
+        }
+        settle(flow, rules, scratch.settled_from, scratch, stats);
     }
 
     /// Payload matches since `from` that depend on the protocol: kept, put off, or dropped.
@@ -222,6 +244,8 @@ pub(crate) struct With<'a> {
     pub config: &'a PipelineConfig,
     /// Client and server.
     pub ends: (End, End),
+    /// What the call is about, for rules that look at the payload as well.
+    pub raw: Option<Raw<'a>>,
     pub scratch: &'a mut Scratch,
     pub stats: &'a mut Stats,
 }
@@ -264,6 +288,10 @@ struct Listener<'a, 'b> {
     rules: &'a Ruleset,
     config: &'a PipelineConfig,
     ends: (End, End),
+    raw: Option<Raw<'a>>,
+    raw_from: [u64; 2],
+    /// What was told of last is complete in the direction in hand.
+    completes: bool,
     scratch: &'a mut Scratch,
     stats: &'a mut Stats,
     slots: &'a mut Slots<'b>,
@@ -307,7 +335,14 @@ impl Listener<'_, '_> {
         let (state, fresh) = self.slots.of(tx);
         let held = state.memory();
         if fresh {
+            state.raw_from = self.raw_from;
             rules.begin(app, state);
+        }
+        if let Some(raw) = &self.raw {
+            self.completes = tx.progress(dir_of(raw.dir)) == Stage::Complete;
+            if self.completes {
+                self.raw_from[index(raw.dir)] = raw.base + raw.before.len() as u64;
+            }
         }
         for value in tx.news() {
             let Some(buffer) = BUFFER_IDS[value.buffer as usize] else { continue };
@@ -324,7 +359,8 @@ impl Listener<'_, '_> {
             }
         }
         if !state.is_idle() {
-            rules.verify(&TxValues(tx), state, self.tx_scratch, &mut self.scratch.work);
+            let values = TxValues { tx, raw: self.raw, raw_from: state.raw_from };
+            rules.verify(&values, state, self.tx_scratch, &mut self.scratch.work);
             for rule in self.tx_scratch.matched.drain(..) {
                 let compiled = self.rules.rule(rule);
                 let dir = compiled.flow.direction.or(compiled.tx_direction).unwrap_or(dir);
@@ -391,31 +427,45 @@ impl Sink for Listener<'_, '_> {
 }
 
 /// A transaction as rules see it.
-struct TxValues<'a>(&'a Transaction);
+struct TxValues<'a> {
+    tx: &'a Transaction,
+    raw: Option<Raw<'a>>,
+    raw_from: [u64; 2],
+}
 
 impl Values for TxValues<'_> {
     fn pieces(&self, buffer: BufferId, dir: Direction) -> impl Iterator<Item = Piece<'_>> {
-        let all = buffer_of(buffer).map(|buffer| self.0.all(buffer, dir_of(dir)));
+        let all = buffer_of(buffer).map(|buffer| self.tx.all(buffer, dir_of(dir)));
         all.into_iter().flatten().map(|value| {
-            let window = self.0.window(value);
+            let window = self.tx.window(value);
             Piece { bytes: window.bytes, base: window.base, fresh: window.fresh, done: window.done }
         })
     }
 
     fn is_settled(&self, buffer: BufferId, dir: Direction) -> bool {
-        buffer_of(buffer).is_none_or(|buffer| self.0.is_settled(buffer, dir_of(dir)))
+        buffer_of(buffer).is_none_or(|buffer| self.tx.is_settled(buffer, dir_of(dir)))
     }
 
     fn numbers(&self, field: Field, dir: Direction) -> impl Iterator<Item = u64> {
         let wanted = FIELDS.get(field as usize).copied().flatten();
-        self.0.integers().iter().filter(move |(of, at, _)| Some(*of) == wanted && *at == dir_of(dir)).map(|(_, _, value)| *value)
+        self.tx.integers().iter().filter(move |(of, at, _)| Some(*of) == wanted && *at == dir_of(dir)).map(|(_, _, value)| *value)
     }
 
     fn is_complete(&self, dir: Direction) -> bool {
-        self.0.progress(dir_of(dir)) == bulkhead_applayer::Stage::Complete
+        self.tx.progress(dir_of(dir)) == Stage::Complete
     }
 
     fn events(&self) -> impl Iterator<Item = &str> {
-        self.0.events().map(|(event, _)| event)
+        self.tx.events().map(|(event, _)| event)
+    }
+
+    fn raw(&self, into: &mut Vec<u8>) -> Option<(Direction, u64)> {
+        let raw = self.raw?;
+        let skipped = self.raw_from[index(raw.dir)].saturating_sub(raw.base);
+        let before = raw.before.get(usize::try_from(skipped).ok()?..).unwrap_or_default();
+        into.clear();
+        into.extend_from_slice(before);
+        into.extend_from_slice(raw.fresh);
+        Some((raw.dir, raw.base + (raw.before.len() - before.len()) as u64))
     }
 }

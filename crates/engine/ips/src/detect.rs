@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bulkhead_applayer::{Protocol, Transport as Carrier};
 
-use crate::app::{AppFault, AppFlow, Apps, TxMatch, With, app_of};
+use crate::app::{AppFault, AppFlow, Apps, Raw, TxMatch, With, app_of};
 use crate::inspect::{Buffer, Inspection, Work};
 use crate::outcome::{PipelineConfig, Record, Stats};
 use crate::prefilter::Carry;
@@ -344,10 +344,13 @@ impl StreamSink for StreamInspector<'_> {
             self.tls.push(dir, bytes, self.memory, self.config.lookback_memory_max);
         }
         if self.app.is_some() || follows(self.rules, self.config, offset == 0, bytes) {
-            let Self { rules, config, client, server, app, apps, scratch, stats, .. } = self;
+            let Self { rules, config, client, server, halves, app, apps, scratch, stats, .. } = self;
             scratch.settled_from = scratch.matched.len();
             let flow = app.get_or_insert_with(|| Box::new(AppFlow::new(Carrier::Tcp)));
-            apps.data(flow, dir, bytes, With { rules, config, ends: (*client, *server), scratch, stats });
+            let half = halves.as_deref().map(|halves| &halves[index(dir)]).filter(|half| half.next == offset);
+            let before = half.map_or(&[][..], |half| &half.lookback);
+            let raw = Some(Raw { dir, base: offset.saturating_sub(before.len() as u64), before, fresh: bytes });
+            apps.data(flow, dir, bytes, With { rules, config, ends: (*client, *server), raw, scratch, stats });
         }
         self.payload(dir, offset, bytes);
         if let Some(flow) = self.app.as_deref_mut().filter(|flow| !flow.is_resolved()) {
@@ -360,7 +363,7 @@ impl StreamSink for StreamInspector<'_> {
         self.tls.give_up(self.memory);
         let Self { rules, config, client, server, app, apps, scratch, stats, .. } = self;
         if let Some(flow) = app.as_deref_mut() {
-            apps.gap(flow, dir, len, With { rules, config, ends: (*client, *server), scratch, stats });
+            apps.gap(flow, dir, len, With { rules, config, ends: (*client, *server), raw: None, scratch, stats });
         }
         if let Some(halves) = self.halves {
             halves[index(dir)].skip_to(offset + len);
@@ -370,7 +373,7 @@ impl StreamSink for StreamInspector<'_> {
     fn end(&mut self, dir: Direction, _how: StreamEnd) {
         let Self { rules, config, client, server, app, apps, scratch, stats, .. } = self;
         if let Some(flow) = app.as_deref_mut() {
-            apps.end(flow, dir, With { rules, config, ends: (*client, *server), scratch, stats });
+            apps.end(flow, dir, With { rules, config, ends: (*client, *server), raw: None, scratch, stats });
         }
     }
 }
@@ -389,7 +392,9 @@ impl StreamInspector<'_> {
             Direction::ToClient => (self.server, self.client),
         };
         let groups = self.rules.stream_groups(dir, from.1, to.1);
-        if groups.iter().all(|group| group.is_empty()) || self.scratch.work.is_spent() {
+        // Rules on transactions may look at what came before, too.
+        let raw = self.rules.transactions().wants_raw() && self.app.is_some();
+        if (groups.iter().all(|group| group.is_empty()) && !raw) || self.scratch.work.is_spent() {
             return;
         }
         let half = &mut self.halves.get_or_insert_default()[index(dir)];
@@ -407,7 +412,8 @@ impl StreamInspector<'_> {
             self.scratch.add(pending.rule, false);
         }
         // Second pass, on the new bytes and as many before them as the rules may need.
-        let lookback = groups.iter().map(|group| group.lookback).max().unwrap_or(0).min(self.config.lookback_bytes_max);
+        let wanted = if raw { usize::MAX } else { groups.iter().map(|group| group.lookback).max().unwrap_or(0) };
+        let lookback = wanted.min(self.config.lookback_bytes_max);
         let before = half.lookback.capacity();
         let joined = !self.scratch.candidates.is_empty() && !half.lookback.is_empty();
         if joined {

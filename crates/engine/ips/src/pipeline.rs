@@ -27,7 +27,7 @@ use bulkhead_rules::Action;
 use bulkhead_rules::condition::End as StreamEnd;
 use bulkhead_rules::tree::{FlowbitsOperation, NumberTest};
 
-use crate::app::{AppFault, AppFlow, Apps, With};
+use crate::app::{AppFault, AppFlow, Apps, Raw, With};
 use crate::detect::{End, FlowState, PacketView, Scratch, StreamInspector, follows, index, inspect_packet};
 use crate::outcome::*;
 use crate::rules::{Compiled, RuleInfo, Ruleset};
@@ -476,7 +476,8 @@ impl Judge {
         {
             let app = flow.state.app.get_or_insert_with(|| Box::new(AppFlow::new(Carrier::Udp)));
             let (rules, config) = (&self.rules, &self.config);
-            let with = With { rules, config, ends: (client, server), scratch: &mut self.scratch, stats: &mut self.stats };
+            let raw = Some(Raw { dir, base: 0, before: &[], fresh: packet.payload });
+            let with = With { rules, config, ends: (client, server), raw, scratch: &mut self.scratch, stats: &mut self.stats };
             self.apps.data(app, dir, packet.payload, with);
         }
         let fault = if packet.tcp().is_some() { Some(Fault::Segment(segment, packet.payload.len())) } else { None };
@@ -554,7 +555,8 @@ impl Judge {
                     flow.state.spoke = app.protocol();
                     self.scratch.begin(self.rules.len());
                     let (rules, config) = (&self.rules, &self.config);
-                    let with = With { rules, config, ends: (client, server), scratch: &mut self.scratch, stats: &mut self.stats };
+                    let with =
+                        With { rules, config, ends: (client, server), raw: None, scratch: &mut self.scratch, stats: &mut self.stats };
                     self.apps.close(&mut app, with);
                 }
                 if let Some(stream) = flow.tcp.as_mut() {
@@ -840,8 +842,14 @@ impl Judge {
         flow.state.renumber(self.generation);
         let (client, server) = ends_of(flow);
         self.scratch.begin(self.rules.len());
-        let with =
-            With { rules: &self.rules, config: &self.config, ends: (client, server), scratch: &mut self.scratch, stats: &mut self.stats };
+        let with = With {
+            rules: &self.rules,
+            config: &self.config,
+            ends: (client, server),
+            raw: None,
+            scratch: &mut self.scratch,
+            stats: &mut self.stats,
+        };
         self.apps.close(&mut app, with);
         flow.state.spoke = app.protocol();
         if flow.state.condemned.is_some() || flow.state.bypassed.is_some() {

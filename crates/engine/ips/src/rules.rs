@@ -465,7 +465,8 @@ fn compile_rule(
         return Err(reason);
     }
     let tx = TxRule::new(rule)?;
-    let payload = signature.buffers.iter().find(|list| list.buffer == BufferName::Payload);
+    // Of a rule on transactions, the payload is one of their tests.
+    let payload = signature.buffers.iter().filter(|_| tx.is_none()).find(|list| list.buffer == BufferName::Payload);
     let matches: &[Match] = payload.map_or(&[], |list| &list.matches);
     let steps = Steps::new(matches).map_err(|message| (Code::PcreUnsupported, message))?;
     let class = signature.classtype.as_deref().and_then(|name| classification.class(name));

@@ -72,6 +72,10 @@ pub trait Values {
 
     /// Names of the events so far, `http.missing_host_header`.
     fn events(&self) -> impl Iterator<Item = &str>;
+
+    /// The bytes as they came in the direction in hand, since about where the transaction begins, put into `into`. Their direction and
+    /// the offset of the first.
+    fn raw(&self, into: &mut Vec<u8>) -> Option<(Direction, u64)>;
 }
 
 /// Number of a rule among those that were compiled: its place in the slice.
@@ -92,6 +96,8 @@ pub struct TxRules {
     by_field: BTreeMap<Field, Vec<TxRuleId>>,
     /// Those that ask for what is not there: candidates from the beginning.
     at_start: Vec<TxRuleId>,
+    /// A rule looks at the payload too.
+    wants_raw: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,8 +136,18 @@ enum Trigger {
 #[derive(Debug)]
 enum Test {
     List(List),
-    Number { test: IntegerTest, to_server: bool, to_client: bool },
+    Number {
+        test: IntegerTest,
+        to_server: bool,
+        to_client: bool,
+    },
     Event(Option<&'static str>),
+    /// Contents of the payload; asked when all else holds.
+    Payload {
+        steps: Steps,
+        to_server: bool,
+        to_client: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -171,6 +187,8 @@ pub struct TxState {
     candidates: Vec<Candidate>,
     /// Candidates had no room.
     pub refused: bool,
+    /// Offsets in the stream before which no byte is the transaction's: to the server, to the client.
+    pub raw_from: [u64; 2],
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -262,6 +280,7 @@ impl TxRules {
                 None => {}
             }
             built.count += usize::from(compiled.is_some());
+            built.wants_raw |= compiled.iter().flat_map(|rule| &rule.tests).any(|test| matches!(test, Test::Payload { .. }));
             built.rules.push(compiled);
         }
         for ((buffer, side, _), draft) in drafts {
@@ -289,7 +308,7 @@ impl TxRules {
     pub fn buffers(&self) -> impl Iterator<Item = BufferId> {
         let lists = self.rules.iter().flatten().flat_map(|rule| &rule.tests).filter_map(|test| match test {
             Test::List(list) => Some(list.buffer),
-            Test::Number { .. } | Test::Event(_) => None,
+            Test::Number { .. } | Test::Event(_) | Test::Payload { .. } => None,
         });
         let mut all: Vec<BufferId> = lists.collect();
         all.sort_unstable();
@@ -314,6 +333,11 @@ impl TxRules {
         if let Some(rules) = self.by_field.get(&field) {
             self.add(app, rules, state);
         }
+    }
+
+    /// Whether any rule looks at the payload of transactions.
+    pub const fn wants_raw(&self) -> bool {
+        self.wants_raw
     }
 
     /// Whether any rule waits for numbers.
@@ -379,8 +403,12 @@ impl TxRules {
             if candidate.over {
                 continue;
             }
-            for (place, test) in rule.tests.iter().enumerate() {
-                if candidate.holds >> place & 1 != 0 {
+            // The payload costs most and says least.
+            let tests = || rule.tests.iter().enumerate();
+            let is_last = |(_, test): &(usize, &Test)| matches!(test, Test::Payload { .. });
+            for (place, test) in tests().filter(|test| !is_last(test)).chain(tests().filter(is_last)) {
+                let others = || candidate.holds.count_ones() as usize + 1 == rule.tests.len();
+                if candidate.holds >> place & 1 != 0 || (is_last(&(place, test)) && !others()) {
                     continue;
                 }
                 match test.decide(rule.apps, values, scratch, work) {
@@ -445,7 +473,19 @@ impl TxRule {
         let (to_server, to_client) = (to_server && !to_client, to_client && !to_server);
         let mut tests = Vec::new();
         for list in &signature.buffers {
-            tests.push(Test::List(List::new(list, to_server, to_client)?));
+            tests.push(match list.buffer {
+                BufferName::Payload => {
+                    if !list.transforms.is_empty() {
+                        return unsupported("transforms of the payload");
+                    }
+                    if let Some(reason) = list.matches.iter().find_map(refused_match) {
+                        return Err(reason);
+                    }
+                    let steps = Steps::new(&list.matches).map_err(|message| (Code::PcreUnsupported, message))?;
+                    Test::Payload { steps, to_server: !to_client, to_client: !to_server }
+                }
+                BufferName::Named(_) | BufferName::Frame { .. } => Test::List(List::new(list, to_server, to_client)?),
+            });
         }
         for condition in &signature.conditions {
             tests.push(match condition {
@@ -478,6 +518,8 @@ impl TxRule {
                         *to_client && !to_server
                     }
                 }
+                // Goes by the others.
+                Test::Payload { .. } => true,
                 Test::Event(_) => false,
             })
         };
@@ -528,7 +570,7 @@ fn trigger(rule: &Rule, tests: &[Test]) -> Trigger {
     let found = tests.iter().find_map(|test| match test {
         Test::Event(name) => Some(Trigger::Event(*name)),
         Test::Number { test, .. } if matches!(test.which, Which::Any | Which::All | Which::Index(_)) => Some(Trigger::Number(test.field)),
-        Test::List(_) | Test::Number { .. } => None,
+        Test::List(_) | Test::Number { .. } | Test::Payload { .. } => None,
     });
     found.unwrap_or(Trigger::Start)
 }
@@ -549,7 +591,8 @@ fn fast_pattern(rule: &Rule) -> Option<(usize, (Vec<u8>, bool))> {
     let contents = || {
         rule.signature.buffers.iter().enumerate().flat_map(|(place, list)| {
             // Where a missing buffer is a match too, its bytes decide nothing.
-            let optional = list.matches.iter().any(|found| matches!(found, Match::Absent { .. }));
+            let absent = list.matches.iter().any(|found| matches!(found, Match::Absent { .. }));
+            let optional = absent || !matches!(list.buffer, BufferName::Named(_));
             list.matches.iter().filter(move |_| !optional).filter_map(move |found| match found {
                 Match::Content(content) if !content.negated => Some((place, content)),
                 _ => None,
@@ -593,6 +636,22 @@ impl Test {
                     return Decision::NotYet;
                 }
                 if numbers_hold(test, &numbers().collect::<Vec<_>>()) { Decision::Holds } else { Decision::Never }
+            }
+            Self::Payload { steps, to_server, to_client } => {
+                let wanted = |dir: Direction| if dir == Direction::ToServer { *to_server } else { *to_client };
+                let mut raw = std::mem::take(&mut scratch.transformed);
+                let found = values.raw(&mut raw).filter(|(dir, _)| wanted(*dir) && (steps.only_gains() || values.is_complete(*dir)));
+                let holds = found.is_some_and(|(_, base)| {
+                    work.charge(1 + raw.len() / TRANSFORM_BYTES_PER_UNIT)
+                        && matches!(steps.run(Buffer { bytes: &raw, base }, work), Inspection::Match { .. })
+                });
+                scratch.transformed = raw;
+                let open = [Direction::ToServer, Direction::ToClient].into_iter().any(|dir| wanted(dir) && !values.is_complete(dir));
+                match (holds, open) {
+                    (true, _) => Decision::Holds,
+                    (false, true) => Decision::NotYet,
+                    (false, false) => Decision::Never,
+                }
             }
             Self::Event(name) => {
                 let of = |found: &str| match name {
@@ -640,7 +699,7 @@ fn numbers_hold(test: &IntegerTest, all: &[u64]) -> bool {
 impl List {
     fn new(list: &BufferMatches, to_server: bool, to_client: bool) -> Result<Self, (Code, String)> {
         let BufferName::Named(buffer) = list.buffer else {
-            return Err((Code::KeywordUnsupported, "contents of the payload beside a buffer are not supported yet".to_owned()));
+            return Err((Code::KeywordUnsupported, "`frame` is not supported yet".to_owned()));
         };
         if let Some(transform) = list.transforms.iter().find(|transform| !is_built(transform)) {
             return Err((Code::KeywordUnsupported, format!("the transform `{transform:?}` is not supported yet")));

@@ -19,6 +19,7 @@ struct Bag {
     settled: [bool; 2],
     numbers: Vec<(Field, u64)>,
     events: Vec<String>,
+    raw: Vec<u8>,
 }
 
 const fn way(dir: Direction) -> bool {
@@ -45,6 +46,12 @@ impl Values for Bag {
 
     fn events(&self) -> impl Iterator<Item = &str> {
         self.events.iter().map(String::as_str)
+    }
+
+    fn raw(&self, into: &mut Vec<u8>) -> Option<(Direction, u64)> {
+        into.clear();
+        into.extend_from_slice(&self.raw);
+        Some((ToServer, 0))
     }
 }
 
