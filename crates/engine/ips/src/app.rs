@@ -361,6 +361,10 @@ impl Listener<'_, '_> {
         if !state.is_idle() {
             let values = TxValues { tx, raw: self.raw, raw_from: state.raw_from };
             rules.verify(&values, state, self.tx_scratch, &mut self.scratch.work);
+            if self.tx_scratch.exhausted > 0 {
+                self.stats.steps_exhausted += u64::from(self.tx_scratch.exhausted);
+                self.scratch.cap_reached = true;
+            }
             for rule in self.tx_scratch.matched.drain(..) {
                 let compiled = self.rules.rule(rule);
                 let dir = compiled.flow.direction.or(compiled.tx_direction).unwrap_or(dir);

@@ -6,6 +6,7 @@ use bulkhead_rules::signature::{ContentMatch, Match};
 use bulkhead_rules::tree::{Amount, Base, ByteExtract, ByteJump, ByteTest, ByteValue, Comparison, Endian, IsDataAt, NumberTest};
 use memchr::memmem;
 
+use crate::backtrack::Search;
 use crate::pcre::{self, Pattern};
 use crate::prefilter::commonness;
 
@@ -16,8 +17,6 @@ pub const STEPS_MAX: u32 = 3_000;
 pub const WORK_PER_PACKET_MAX: u32 = 1 << 18;
 /// Bytes that a search for a literal walks over for one unit.
 const LITERAL_BYTES_PER_UNIT: usize = 256;
-/// The same for a pattern.
-const PATTERN_BYTES_PER_UNIT: usize = 16;
 /// Names that byte_extract may set in one rule.
 const NAMES_MAX: usize = 16;
 
@@ -196,7 +195,7 @@ impl Steps {
     pub fn only_gains(&self) -> bool {
         self.steps.iter().all(|step| match &step.action {
             Action::Content(content) => !content.negated && !content.ends_with,
-            Action::Pcre(pattern) => !pattern.negated && !pattern.regex.as_str().contains("\\z"),
+            Action::Pcre(pattern) => !pattern.may_lose(),
             Action::IsDataAt(at, _) => !at.negated,
             Action::ByteTest(..) | Action::ByteExtract(..) => true,
             Action::ByteJump(jump, _) => !jump.from_end,
@@ -440,18 +439,19 @@ impl Run<'_> {
         loop {
             // What was walked over is known behind it; a search is linear, so one more than the cap allows is no harm.
             let window = bytes.get(low..).unwrap_or_default();
-            let found = pattern.regex.find(window);
-            let walked = found.map_or(window.len(), |found| found.end());
-            if !self.work.charge(4 + walked / PATTERN_BYTES_PER_UNIT) {
-                return false;
-            }
-            let Some(found) = found else {
-                return pattern.negated && low == start && self.from(rest, previous);
+            let (first, last) = match pattern.find(window, self.work) {
+                Search::Found { start, end } => (start, end),
+                Search::NoMatch => return pattern.negated && low == start && self.from(rest, previous),
+                Search::Exhausted => {
+                    // Nobody knows whether it is there.
+                    self.left = 0;
+                    return false;
+                }
             };
             if pattern.negated {
                 return false;
             }
-            let end = low + found.end();
+            let end = low + last;
             let before = self.end;
             self.end = before.max(end);
             if self.from(rest, end) {
@@ -463,7 +463,7 @@ impl Run<'_> {
             }
             // A search of the rest may cost as much as the first: charge it.
             self.left = self.left.saturating_sub(16);
-            low += found.start() + 1;
+            low += first + 1;
         }
     }
 

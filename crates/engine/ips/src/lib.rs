@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod backtrack;
 mod detect;
 pub mod inspect;
 mod outcome;

@@ -1,30 +1,70 @@
 //! Patterns of the `pcre` option for a linear-time engine on bytes.
 //!
 //! Suricata's patterns are PCRE on bytes without UTF. What differs in syntax is rewritten; what has no linear-time
-//! match (look-around, back references) has been refused when the rule set was compiled. Differences that remain:
-//! `$` without `m` also matches before a last line feed in PCRE, and does here.
+//! match (look-around, back references) goes to [`crate::backtrack`].
 
 use bulkhead_rules::tree::Pcre;
 use regex::bytes::{Regex, RegexBuilder};
 
+use crate::backtrack::{Program, Search};
+use crate::inspect::Work;
+
 /// A compiled pattern may take this much memory.
 const PROGRAM_BYTES_MAX: usize = 4 << 20;
+/// Bytes that a linear search walks over for one unit of work.
+const BYTES_PER_UNIT: usize = 16;
 /// The lazy automaton's cache per pattern.
 const CACHE_BYTES_MAX: usize = 1 << 20;
 
 /// A compiled pattern, and whether it holds to the beginning of what it is given.
 #[derive(Debug, Clone)]
 pub struct Pattern {
-    pub regex: Regex,
+    engine: Engine,
     pub negated: bool,
     pub relative: bool,
     /// Begins with `^`, without `m`: it can only match at the start of the stream or after the last match.
     pub anchored: bool,
 }
 
+#[derive(Debug, Clone)]
+enum Engine {
+    Linear(Regex),
+    Backtracking(Box<Program>),
+}
+
+impl Pattern {
+    /// The first match in `window`. `work` is charged for what was walked over.
+    pub fn find(&self, window: &[u8], work: &mut Work) -> Search {
+        match &self.engine {
+            Engine::Linear(regex) => {
+                let found = regex.find(window);
+                let walked = found.map_or(window.len(), |found| found.end());
+                if !work.charge(4 + walked / BYTES_PER_UNIT) {
+                    return Search::Exhausted;
+                }
+                found.map_or(Search::NoMatch, |found| Search::Found { start: found.start(), end: found.end() })
+            }
+            Engine::Backtracking(program) => program.find(window, work),
+        }
+    }
+
+    /// More bytes may take a match away.
+    pub fn may_lose(&self) -> bool {
+        match &self.engine {
+            Engine::Linear(regex) => self.negated || regex.as_str().contains("\\z"),
+            Engine::Backtracking(_) => true,
+        }
+    }
+}
+
 /// Translates and compiles. The error is for the rule's author.
 pub fn compile(pcre: &Pcre) -> Result<Pattern, String> {
     let flags = &pcre.flags;
+    let anchored = flags.anchored || (pcre.pattern.starts_with('^') && !flags.multi_line && !has_top_alternative(&pcre.pattern));
+    let of = |engine| Pattern { engine, negated: pcre.negated, relative: flags.relative, anchored };
+    if bulkhead_rules::backtracking_construct(&pcre.pattern).is_some() {
+        return Ok(of(Engine::Backtracking(Box::new(Program::new(&pcre.pattern, flags)?))));
+    }
     let mut translated = translate(&pcre.pattern, flags.multi_line, flags.dollar_end_only);
     if flags.anchored {
         translated = format!("\\A(?:{translated})");
@@ -40,8 +80,7 @@ pub fn compile(pcre: &Pcre) -> Result<Pattern, String> {
         .dfa_size_limit(CACHE_BYTES_MAX)
         .build()
         .map_err(|error| error.to_string().lines().last().unwrap_or_default().trim().to_owned())?;
-    let anchored = flags.anchored || (pcre.pattern.starts_with('^') && !flags.multi_line && !has_top_alternative(&pcre.pattern));
-    Ok(Pattern { regex, negated: pcre.negated, relative: flags.relative, anchored })
+    Ok(of(Engine::Linear(regex)))
 }
 
 /// PCRE's syntax in the regex crate's.
@@ -196,7 +235,7 @@ mod tests {
 
     fn matches(pattern: &str, text: &[u8]) -> bool {
         let pcre = Pcre { negated: false, pattern: pattern.to_owned(), flags: PcreFlags::default(), buffer: None, captures: Vec::new() };
-        compile(&pcre).unwrap().regex.is_match(text)
+        matches!(compile(&pcre).unwrap().find(text, &mut Work::default()), Search::Found { .. })
     }
 
     #[test]

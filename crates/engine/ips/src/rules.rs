@@ -611,11 +611,7 @@ pub(crate) fn refused_match(found: &Match) -> Option<(Code, String)> {
     let base = match found {
         Match::Content(content) if content.replace.is_some() => return keyword("replace"),
         Match::Pcre(pcre) if !pcre.captures.is_empty() => return keyword("variables of pcre"),
-        Match::Pcre(pcre) => {
-            let construct = bulkhead_rules::backtracking_construct(&pcre.pattern)?;
-            return Some((Code::PcreUnsupported, format!("`{construct}` needs a backtracking engine")));
-        }
-        Match::Content(_) | Match::IsDataAt(_) | Match::Bsize(_) => return None,
+        Match::Pcre(_) | Match::Content(_) | Match::IsDataAt(_) | Match::Bsize(_) => return None,
         Match::ByteTest(test) => test.base,
         Match::ByteJump(jump) => jump.base,
         Match::ByteExtract(extract) => extract.base,

@@ -208,6 +208,8 @@ pub struct TxScratch {
     hits: Vec<u32>,
     /// Rules that have matched in the last call, ascending.
     pub matched: Vec<TxRuleId>,
+    /// Rules of the last call that were given up on without an answer.
+    pub exhausted: u32,
 }
 
 impl TxState {
@@ -398,6 +400,7 @@ impl TxRules {
     /// Second pass, after all news of a call: lists that can be decided now. What has matched is in `scratch.matched`.
     pub fn verify(&self, values: &impl Values, state: &mut TxState, scratch: &mut TxScratch, work: &mut Work) {
         scratch.matched.clear();
+        scratch.exhausted = 0;
         for candidate in &mut state.candidates {
             let Some(Some(rule)) = self.rules.get(candidate.rule as usize) else { continue };
             if candidate.over {
@@ -642,8 +645,12 @@ impl Test {
                 let mut raw = std::mem::take(&mut scratch.transformed);
                 let found = values.raw(&mut raw).filter(|(dir, _)| wanted(*dir) && (steps.only_gains() || values.is_complete(*dir)));
                 let holds = found.is_some_and(|(_, base)| {
-                    work.charge(1 + raw.len() / TRANSFORM_BYTES_PER_UNIT)
-                        && matches!(steps.run(Buffer { bytes: &raw, base }, work), Inspection::Match { .. })
+                    if !work.charge(1 + raw.len() / TRANSFORM_BYTES_PER_UNIT) {
+                        return false;
+                    }
+                    let inspection = steps.run(Buffer { bytes: &raw, base }, work);
+                    scratch.exhausted += u32::from(inspection == Inspection::Exhausted && !work.is_spent());
+                    matches!(inspection, Inspection::Match { .. })
                 });
                 scratch.transformed = raw;
                 let open = [Direction::ToServer, Direction::ToClient].into_iter().any(|dir| wanted(dir) && !values.is_complete(dir));
@@ -758,7 +765,8 @@ impl List {
                 };
                 match self.steps.run(Buffer { bytes, base: piece.base }, work) {
                     Inspection::Match { .. } => return Decision::Holds,
-                    Inspection::NoMatch | Inspection::Exhausted => {}
+                    Inspection::NoMatch => {}
+                    Inspection::Exhausted => scratch.exhausted += u32::from(!work.is_spent()),
                 }
             }
         }
