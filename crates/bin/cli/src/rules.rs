@@ -12,6 +12,7 @@ use crate::failure::{Exit, Failure};
 use crate::output::{Colour, printable};
 use crate::rulelist::{self, FromArgs, SwitchArgs};
 use crate::ruleset::{Checked, VariableArgs, exact_text_of, load, replace};
+use crate::ruleupdate::{self, UpdateArgs};
 
 /// Rounds of fixing; each mends at most one mistake of a rule.
 const FIX_PASSES_MAX: usize = 8;
@@ -81,6 +82,7 @@ enum Action {
         #[command(flatten)]
         from: FromArgs,
     },
+    Update(UpdateArgs),
     /// Use rules that are commented out or were disabled
     Enable(SwitchArgs),
     /// Use rules no more
@@ -94,6 +96,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<Exit, Failure> {
         Action::List { state, from } => rulelist::list(from, state.as_deref(), context),
         Action::Search { words, from } => rulelist::search(from, words, context),
         Action::Show { sid, from } => rulelist::show(from, *sid, context),
+        Action::Update(args) => ruleupdate::run(args, context),
         Action::Enable(args) => rulelist::switch(args, true, context),
         Action::Disable(args) => rulelist::switch(args, false, context),
     }

@@ -98,7 +98,12 @@ impl VariableArgs {
 pub fn library<'a>(files: impl IntoIterator<Item = (Beside, &'a PathBuf)>) -> Result<Library, Failure> {
     let read = |(kind, file): (Beside, &PathBuf)| Ok((kind, file.display().to_string(), text_of(file)?));
     let texts: Vec<(Beside, String, String)> = files.into_iter().map(read).collect::<Result<_, Failure>>()?;
-    Ok(Library::read(texts.iter().map(|(kind, name, text)| (*kind, name.as_str(), text.as_str()))))
+    Ok(library_of(&texts))
+}
+
+/// Kind, name and text of each file.
+pub fn library_of(texts: &[(Beside, String, String)]) -> Library {
+    Library::read(texts.iter().map(|(kind, name, text)| (*kind, name.as_str(), text.as_str())))
 }
 
 /// In the order of the files; remarks too.
@@ -183,7 +188,7 @@ pub fn exact_text_of(file: &Path) -> Result<String, Failure> {
         .map_err(|_| Failure::usage(format!("`{}` is not in UTF-8", file.display()), "convert it first: what cannot be read would be lost"))
 }
 
-fn bytes_of(file: &Path) -> Result<Vec<u8>, Failure> {
+pub fn bytes_of(file: &Path) -> Result<Vec<u8>, Failure> {
     let failed = |error| Failure::File(file.to_owned(), error);
     let mut bytes = Vec::new();
     File::open(file).map_err(failed)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;

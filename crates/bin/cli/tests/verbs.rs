@@ -61,7 +61,7 @@ fn busy_lab() -> Lab {
     lab
 }
 
-const VERBS: [&[&str]; 28] = [
+const VERBS: [&[&str]; 29] = [
     &[],
     &["run"],
     &["doctor"],
@@ -80,6 +80,7 @@ const VERBS: [&[&str]; 28] = [
     &["rules", "list"],
     &["rules", "search"],
     &["rules", "show"],
+    &["rules", "update"],
     &["rules", "enable"],
     &["rules", "disable"],
     &["replay"],
