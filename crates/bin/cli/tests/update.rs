@@ -5,8 +5,8 @@ mod kit;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Shutdown, TcpListener};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -14,6 +14,9 @@ use std::sync::{Arc, Mutex};
 
 use kit::{Lab, TestDir};
 use md5::{Digest, Md5};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
 
 const RULES: &str = "alert tcp any any -> any any (msg:\"one\"; content:\"a\"; classtype:theirs; sid:2000001; rev:1;)\n";
@@ -21,37 +24,58 @@ const MORE: &str = "alert tcp any any -> any any (msg:\"two\"; content:\"b\"; si
 const WRONG: &str = "alert tcp any any -> any any (msg:\"two\"; contnet:\"b\"; sid:2000002; rev:1;)\n";
 const CLASSES: &str = "config classification: theirs,Of theirs,1\n";
 
-/// Answers GET with what it was given, else 404, until the process ends.
+/// Answers GET with what it was given, else 404, until the process ends. What begins with `http` is where to look instead.
 struct Publisher {
+    scheme: &'static str,
     port: u16,
     files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
 }
 
 impl Publisher {
     fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// With the certificate in `tls/`, of 127.0.0.1 and by an authority that nobody trusts.
+    fn secure() -> Self {
+        let read = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name);
+        let certificate = CertificateDer::from_pem_file(read("server.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_file(read("server.key")).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
+        Self::start_with(Some(Arc::new(config)))
+    }
+
+    fn start_with(tls: Option<Arc<ServerConfig>>) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let files: Arc<Mutex<BTreeMap<String, Vec<u8>>>> = Arc::default();
         let published = Arc::clone(&files);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let Ok(mut stream) = stream else { continue };
-                let Ok(reader) = stream.try_clone() else { continue };
-                let request: Vec<String> =
-                    BufReader::new(reader).lines().map_while(Result::ok).take(64).take_while(|line| !line.is_empty()).collect();
-                let path = request.first().and_then(|line| line.split(' ').nth(1)).unwrap_or_default().to_owned();
-                let found = published.lock().unwrap().get(&path).cloned();
-                let (status, body) = found.map_or(("404 Not Found", Vec::new()), |body| ("200 OK", body));
-                let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-                let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
-                let _ = stream.shutdown(Shutdown::Write);
+                let Ok(stream) = stream else { continue };
+                match &tls {
+                    Some(config) => {
+                        let connection = ServerConnection::new(Arc::clone(config)).unwrap();
+                        let mut secure = StreamOwned::new(connection, stream);
+                        answer(&mut secure, &published);
+                        secure.conn.send_close_notify();
+                        let _ = secure.flush();
+                    }
+                    None => answer(&mut &stream, &published),
+                }
             }
         });
-        Self { port, files }
+        Self { scheme, port, files }
     }
 
     fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.port)
+        format!("{}://127.0.0.1:{}{path}", self.scheme, self.port)
     }
 
     fn put(&self, path: &str, bytes: &[u8]) {
@@ -64,6 +88,20 @@ impl Publisher {
         let sum: String = Md5::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         self.put(&format!("{path}.md5"), format!("{sum}\n").as_bytes());
     }
+}
+
+fn answer(stream: &mut (impl Read + Write), published: &Mutex<BTreeMap<String, Vec<u8>>>) {
+    let request: Vec<String> =
+        BufReader::new(&mut *stream).lines().map_while(Result::ok).take(64).take_while(|line| !line.is_empty()).collect();
+    let path = request.first().and_then(|line| line.split(' ').nth(1)).unwrap_or_default();
+    let found = published.lock().unwrap().get(path).cloned();
+    let (status, body) = match found {
+        Some(to) if to.starts_with(b"http") => (format!("302 Found\r\nLocation: {}", String::from_utf8(to).unwrap()), Vec::new()),
+        Some(body) => ("200 OK".to_owned(), body),
+        None => ("404 Not Found".to_owned(), Vec::new()),
+    };
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body)).and_then(|()| stream.flush());
 }
 
 fn archive(files: &[(&str, &str)]) -> Vec<u8> {
@@ -81,6 +119,8 @@ fn archive(files: &[(&str, &str)]) -> Vec<u8> {
 struct Host {
     dir: TestDir,
     socket: PathBuf,
+    /// A file of authorities.
+    trusts: Option<PathBuf>,
 }
 
 impl Host {
@@ -95,7 +135,7 @@ impl Host {
             at("disable.conf")
         );
         fs::write(root.join("bulkhead.yaml"), config).unwrap();
-        Self { dir, socket: PathBuf::from("/nonexistent/s") }
+        Self { dir, socket: PathBuf::from("/nonexistent/s"), trusts: None }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -105,6 +145,7 @@ impl Host {
     fn ask(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
         command.env_clear().env("BULKHEAD_SOCKET", &self.socket).stdin(Stdio::null());
+        command.envs(self.trusts.iter().map(|path| ("SSL_CERT_FILE", path)));
         command.arg("rules").args(arguments).arg("--config").arg(self.path("bulkhead.yaml")).output().unwrap()
     }
 
@@ -235,6 +276,29 @@ fn what_is_damaged_wrong_or_not_there_changes_nothing() {
     fs::write(host.path("sources.conf"), "strict ftp://x\n").unwrap();
     host.refused(&["--source", "strict"], 2, "sources.conf:1: this is not a source");
     assert_eq!(host.loaded(), [2_000_001]);
+}
+
+#[test]
+fn tls_is_of_who_the_host_trusts_and_is_not_left() {
+    let (mut host, secure, plain) = (Host::new(), Publisher::secure(), Publisher::start());
+    secure.put("/set.rules", MORE.as_bytes());
+    let set = secure.url("/set.rules");
+    let certificates = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
+    host.trusts = Some(certificates.join("server.key"));
+    host.refused(&["--source", &set], 3, "cannot fetch");
+    host.refused(&["--source", &set], 3, "certificate");
+    host.trusts = Some(certificates.join("authority.pem"));
+    host.refused(&["--source", &set.replace("127.0.0.1", "localhost")], 3, "certificate");
+    plain.publish("/set.rules", MORE.as_bytes());
+    secure.put("/out.rules", plain.url("/set.rules").as_bytes());
+    host.refused(&["--source", &secure.url("/out.rules")], 3, "cannot fetch");
+    assert_eq!(host.loaded(), Vec::<u64>::new());
+    assert_eq!(host.updated(&["--source", &set])["sources"][0]["checksum"], "none");
+    plain.put("/in.rules", secure.url("/set.rules").as_bytes());
+    plain.put("/in.rules.md5", secure.url("/set.rules.md5").as_bytes());
+    secure.put("/set.rules.md5", &plain.files.lock().unwrap()["/set.rules.md5"].clone());
+    assert_eq!(host.updated(&["--source", &plain.url("/in.rules"), "--name", "in"])["sources"][1]["checksum"], "md5");
+    assert_eq!(host.loaded(), [2_000_002, 2_000_002]);
 }
 
 #[test]
