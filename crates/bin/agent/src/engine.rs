@@ -57,6 +57,7 @@ impl EngineSettings {
         pipeline.flow.flows_max = (pipeline.flow.flows_max / shards).max(64);
         pipeline.stream.memory_bytes_max /= shards as u64;
         pipeline.lookback_memory_max /= shards;
+        pipeline.app_memory_max /= shards;
         pipeline.defrag.bytes_max /= shards;
         pipeline.events_max = (pipeline.events_max / shards).max(64);
         pipeline.thresholds_max /= shards;
@@ -154,6 +155,16 @@ impl Engine {
                 ("ips.pending_overflow", ips.pending_overflow),
                 ("ips.inspected_at_end_bytes", ips.inspected_at_end_bytes),
                 ("ips.lookback_refused", ips.lookback_refused),
+                ("app.malformed", ips.app_malformed),
+                ("app.gaps", ips.app_gaps),
+                ("app.caps", ips.app_caps),
+                ("app.overflowed", ips.app_overflowed),
+                ("app.candidates_refused", ips.app_candidates_refused),
+                ("app.memory_refused", ips.app_memory_refused),
+                ("app.waiting_refused", ips.app_waiting_refused),
+                ("app.sessions", shard.app_stats().sessions),
+                ("app.recognised", shard.app_stats().recognised),
+                ("app.transactions", shard.app_stats().transactions),
                 ("ips.lost_alerts", ips.lost_alerts),
                 ("ips.lost_drops", ips.lost_drops),
                 ("ips.lost_flow_ends", ips.lost_flow_ends),

@@ -16,11 +16,13 @@ use bulkhead_rules::{App, Field};
 
 use crate::detect::{End, Matched, Scratch, index};
 use crate::outcome::{PipelineConfig, Record, Stats};
-use crate::rules::Ruleset;
+use crate::rules::{RuleId, Ruleset};
 use crate::transaction::{Piece, TxScratch, TxState, Values, bit};
 
 /// Payload matches of one flow that wait until its protocol is recognised.
 const WAITING_MAX: usize = 64;
+/// Rules of one flow that may be told of again and have had their turn.
+const DONE_MAX: usize = 32;
 /// Transactions that end in one packet and are told of.
 const TOLD_MAX: usize = 1024;
 
@@ -94,6 +96,8 @@ pub(crate) struct AppFlow {
     search_again: bool,
     /// Payload matches of rules about a protocol, while it is not recognised.
     waiting: Vec<Matched>,
+    /// Rules that have had their turn in a transaction ([`Self::first_turn`]).
+    done: Vec<(RuleId, u64)>,
     /// Offset in each direction before which all bytes belong to transactions that are complete.
     raw_from: [u64; 2],
 }
@@ -110,7 +114,7 @@ pub(crate) struct Raw<'a> {
 
 impl AppFlow {
     pub fn new(transport: Transport) -> Self {
-        Self { session: Session::new(transport), counted: 0, search_again: false, waiting: Vec::new(), raw_from: [0; 2] }
+        Self { session: Session::new(transport), counted: 0, search_again: false, waiting: Vec::new(), done: Vec::new(), raw_from: [0; 2] }
     }
 
     pub fn protocol(&self) -> Option<Protocol> {
@@ -129,6 +133,19 @@ impl AppFlow {
 
     pub fn search_again(&mut self) {
         self.search_again = true;
+        self.done.clear();
+    }
+
+    /// Whether a rule that is told of more than once in a transaction has its first turn in it.
+    pub fn first_turn(&mut self, rule: RuleId, tx: u64) -> bool {
+        if self.done.contains(&(rule, tx)) {
+            return false;
+        }
+        if self.done.len() >= DONE_MAX {
+            self.done.remove(0);
+        }
+        self.done.push((rule, tx));
+        true
     }
 
     /// The bit of what was recognised; 0: nothing.

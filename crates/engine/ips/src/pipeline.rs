@@ -708,6 +708,12 @@ impl Judge {
             {
                 continue;
             }
+            if rule.told_again
+                && let (Some(tx), Some(app)) = (&found.tx, flow.as_mut().and_then(|flow| flow.state.app.as_deref_mut()))
+                && !app.first_turn(found.rule, tx.id)
+            {
+                continue;
+            }
             if let Some(flow) = &mut flow {
                 self.stats.flowbits_refused += apply_flowbits(rule, &mut flow.state);
             }
@@ -852,6 +858,8 @@ impl Judge {
         };
         self.apps.close(&mut app, with);
         flow.state.spoke = app.protocol();
+        // It knows which rules have had their turn.
+        flow.state.app = Some(app);
         if flow.state.condemned.is_some() || flow.state.bypassed.is_some() {
             self.scratch.matched.clear();
         }
@@ -860,6 +868,7 @@ impl Judge {
             None => flow.to_server.packets > 0 && flow.to_client.packets > 0,
         };
         self.decide_at_end(now, flow, established);
+        flow.state.app = None;
     }
 
     /// Of a flow that is not in the table any more.

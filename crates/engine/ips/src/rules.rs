@@ -82,6 +82,8 @@ pub(crate) struct Compiled {
     pub apps: u64,
     /// Of a rule on transactions: the direction that all of its buffers belong to.
     pub tx_direction: Option<Direction>,
+    /// The same: it may be told of again in one transaction.
+    pub told_again: bool,
     pub flowbits: Vec<FlowbitsStep>,
     pub noalert: bool,
     pub thresholds: Vec<Threshold>,
@@ -546,6 +548,7 @@ fn compile_rule(
         && !matches!(header.protocol, Protocol::TcpPacket | Protocol::TcpStream);
     let compiled = Compiled {
         apps: apps_of(&signature.apps),
+        told_again: tx.as_ref().is_some_and(TxRule::is_told_again),
         tx_direction: tx.as_ref().and_then(TxRule::direction),
         info: Arc::new(info),
         protocol: header.protocol,

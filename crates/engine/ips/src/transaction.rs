@@ -20,7 +20,7 @@ use bulkhead_rules::buffer::BufferId;
 use bulkhead_rules::condition::{Condition, IntegerTest, Towards, Which};
 use bulkhead_rules::protocol::App;
 use bulkhead_rules::transform::{Transform, Xor, XorKey};
-use bulkhead_rules::tree::{FastPattern, FlowWord};
+use bulkhead_rules::tree::{FastPattern, FlowWord, FlowbitsOperation};
 use bulkhead_rules::{Buffer as BufferName, BufferMatches, Code, ContentMatch, Field, Match, Rule};
 
 use crate::inspect::{Buffer, Inspection, Steps, Work};
@@ -119,6 +119,9 @@ pub(crate) struct TxRule {
     apps: u64,
     tests: Vec<Test>,
     trigger: Trigger,
+    /// It waits for a flow bit, which a later part of the same message may set: told again as long as this direction goes on,
+    /// so that it makes no difference how a message is cut.
+    again: Option<Direction>,
 }
 
 /// What makes a rule a candidate.
@@ -427,7 +430,7 @@ impl TxRules {
                 }
             }
             if !candidate.over && candidate.holds.count_ones() as usize == rule.tests.len() {
-                candidate.over = true;
+                candidate.over = rule.again.is_none_or(|dir| values.is_complete(dir));
                 scratch.matched.push(candidate.rule);
             }
         }
@@ -507,7 +510,20 @@ impl TxRule {
             });
         }
         let trigger = trigger(rule, &tests);
-        Ok(Some(Self { apps: apps_of(&signature.apps), tests, trigger }))
+        let mut compiled = Self { apps: apps_of(&signature.apps), tests, trigger, again: None };
+        if signature.flowbits.iter().any(|bits| bits.operation == FlowbitsOperation::IsSet) {
+            compiled.again = match (to_server, to_client) {
+                (true, _) => Some(Direction::ToServer),
+                (_, true) => Some(Direction::ToClient),
+                (false, false) => compiled.direction(),
+            };
+        }
+        Ok(Some(compiled))
+    }
+
+    /// Whether it may be told of more than once in a transaction.
+    pub(crate) const fn is_told_again(&self) -> bool {
+        self.again.is_some()
     }
 
     /// Where it can match, when its tests are all of one direction.
