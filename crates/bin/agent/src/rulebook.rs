@@ -94,7 +94,9 @@ pub fn load_all(config: &Config) -> Result<Rulebook, String> {
         beside.push((*kind, path.display().to_string(), String::from_utf8_lossy(&bytes).into_owned()));
     }
     let library = Library::read(beside.iter().map(|(kind, name, text)| (*kind, name.as_str(), text.as_str())));
+    // A line that is not understood counts as a rule: a start goes on without it, and the status tells.
     for (name, diagnostic) in &library.diagnostics {
+        count(&mut counts, diagnostic.severity);
         note(&mut problems, name, diagnostic);
     }
     let mut parsed: Vec<(String, Vec<Rule>)> = Vec::new();
@@ -123,16 +125,20 @@ pub fn load_all(config: &Config) -> Result<Rulebook, String> {
     let sources: Vec<Source<'_>> = parsed.iter().map(|(name, rules)| Source { name, rules }).collect();
     let compilation = Ruleset::compile(&sources, &rule_variables(config), &library.classification);
     for (source, diagnostic) in &compilation.diagnostics {
-        match diagnostic.severity {
-            Severity::Error => counts.wrong += 1,
-            Severity::Unsupported => counts.unsupported += 1,
-            Severity::Warning => {}
-        }
+        count(&mut counts, diagnostic.severity);
         let name = parsed.get(*source).map_or("", |(name, _)| name);
         note(&mut problems, name, diagnostic);
     }
     counts.loaded = compilation.ruleset.len() as u64;
     Ok(Rulebook { ruleset: compilation.ruleset, counts, problems })
+}
+
+fn count(counts: &mut RuleCounts, severity: Severity) {
+    match severity {
+        Severity::Error => counts.wrong += 1,
+        Severity::Unsupported => counts.unsupported += 1,
+        Severity::Warning => {}
+    }
 }
 
 /// An error is told whatever came before: it is what refuses a reload.

@@ -12,6 +12,8 @@
 //! Source: suricata-update's documentation, "Rule Matching" and "modify.conf". They are applied in the order disable, enable,
 //! modify, drop, to a file's text, before it is parsed: what a rule is made into is checked as any other.
 
+use std::collections::BTreeSet;
+
 use regex::bytes::{Regex, RegexBuilder};
 
 use crate::diagnostic::{Code, Diagnostic, Problem};
@@ -131,9 +133,10 @@ impl Edits {
         let mut out = String::with_capacity(text.len() + 1024);
         let mut edited = Edited::default();
         let mut copied = 0;
+        let index = Index { disable: Selected::of(&self.disable), enable: Selected::of(&self.enable), drop: Selected::of(&self.drop) };
         for line in logical_lines(text) {
             let span = line.whole();
-            if let Some(new) = self.line(group, &line, &mut edited) {
+            if let Some(new) = self.line(&index, group, &line, &mut edited) {
                 out.push_str(text.get(copied..span.start).unwrap_or_default());
                 out.push_str(&new);
                 // What follows keeps its line numbers.
@@ -147,7 +150,7 @@ impl Edits {
     }
 
     /// The new text of a line, when it changes.
-    fn line(&self, group: &str, line: &LogicalLine<'_>, edited: &mut Edited) -> Option<String> {
+    fn line(&self, index: &Index<'_>, group: &str, line: &LogicalLine<'_>, edited: &mut Edited) -> Option<String> {
         let trimmed = line.text.trim();
         let bare = trimmed.trim_start_matches(['#', ' ', '\t']);
         let was_enabled = bare.len() == trimmed.len();
@@ -156,18 +159,18 @@ impl Edits {
         }
         let file = crate::parse(bare);
         let rule = file.rules.first().or(file.unsupported.first());
-        let about = |matcher: &Matcher| matcher.matches(group, bare, rule);
+        let about = |selected: &Selected<'_>| selected.contains(group, bare, rule);
         let mut enabled = was_enabled;
-        if enabled && self.disable.iter().any(about) {
+        if enabled && about(&index.disable) {
             enabled = false;
             edited.disabled += 1;
         }
-        if !enabled && self.enable.iter().any(about) {
+        if !enabled && about(&index.enable) {
             enabled = true;
             edited.enabled += 1;
         }
         let mut new = bare.to_owned();
-        for change in self.modify.iter().filter(|change| about(&change.matcher)) {
+        for change in self.modify.iter().filter(|change| change.matcher.matches(group, bare, rule)) {
             let changed = change.from.replace_all(new.as_bytes(), change.to.as_bytes()).into_owned();
             match String::from_utf8(changed) {
                 Ok(changed) if changed.len() <= RULE_BYTES_MAX && !changed.contains(['\n', '\r']) => {
@@ -179,7 +182,7 @@ impl Edits {
         }
         // A rule that says nothing is there for others: it drops nothing on its own.
         let silent = rule.is_some_and(|rule| rule.signature.noalert);
-        if rule.is_some_and(|rule| rule.header.action == Action::Alert) && !silent && self.drop.iter().any(about) {
+        if rule.is_some_and(|rule| rule.header.action == Action::Alert) && !silent && about(&index.drop) {
             let rest = new.strip_prefix("alert").map(str::to_owned);
             if let Some(rest) = rest {
                 new = format!("drop{rest}");
@@ -191,15 +194,49 @@ impl Edits {
     }
 }
 
+struct Index<'a> {
+    disable: Selected<'a>,
+    enable: Selected<'a>,
+    drop: Selected<'a>,
+}
+
+/// A file's matchers; the sids, of which there may be thousands, are looked up.
+struct Selected<'a> {
+    sids: BTreeSet<(u32, u32)>,
+    others: Vec<&'a Matcher>,
+}
+
+impl<'a> Selected<'a> {
+    fn of(matchers: &'a [Matcher]) -> Self {
+        let mut selected = Self { sids: BTreeSet::new(), others: Vec::new() };
+        for matcher in matchers {
+            match matcher {
+                Matcher::Sid { gid, sid } => _ = selected.sids.insert((*gid, *sid)),
+                other => selected.others.push(other),
+            }
+        }
+        selected
+    }
+
+    fn contains(&self, group: &str, text: &str, rule: Option<&Rule>) -> bool {
+        let named = !self.sids.is_empty() && number(text, rule).is_some_and(|number| self.sids.contains(&number));
+        named || self.others.iter().any(|matcher| matcher.matches(group, text, rule))
+    }
+}
+
+/// Generator and sid. Of a rule that cannot be read too: it is what an operator wants to be rid of.
+fn number(text: &str, rule: Option<&Rule>) -> Option<(u32, u32)> {
+    match rule {
+        Some(rule) => Some((rule.signature.gid, rule.signature.sid)),
+        None => Some((1, crate::file::find_sid(text)?)),
+    }
+}
+
 impl Matcher {
     /// `rule` is `None` when its text cannot be read; then only the text, its sid and the file can be asked.
     pub fn matches(&self, group: &str, text: &str, rule: Option<&Rule>) -> bool {
         match self {
-            Self::Sid { gid, sid } => match rule {
-                Some(rule) => rule.signature.gid == *gid && rule.signature.sid == *sid,
-                // One that cannot be read is what an operator wants to be rid of.
-                None => *gid == 1 && crate::file::find_sid(text) == Some(*sid),
-            },
+            Self::Sid { gid, sid } => number(text, rule) == Some((*gid, *sid)),
             Self::Text(expression) => expression.is_match(text.as_bytes()),
             Self::Group(pattern) => {
                 let name = group.rsplit('/').next().unwrap_or(group);
