@@ -9,6 +9,8 @@ use crate::transaction::Transaction;
 
 /// Transactions kept for the next session.
 const POOL_MAX: usize = 1024;
+/// Bytes of memory of all of them: what large transactions leave behind goes back.
+pub(crate) const POOL_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Limits, each counted in [`Stats`] where it bites.
 #[derive(Debug, Clone)]
@@ -106,6 +108,8 @@ pub struct Context {
     // Each transaction has an address that stays: sessions keep them by pointer.
     #[allow(clippy::vec_box)]
     pool: Vec<Box<Transaction>>,
+    /// Bytes of memory in `pool`.
+    pooled: usize,
     pub(crate) scratch: Scratch,
     pub(crate) inflaters: Inflaters,
     /// Transactions that a call has changed.
@@ -118,6 +122,7 @@ impl Context {
             config,
             stats: Stats::default(),
             pool: Vec::new(),
+            pooled: 0,
             scratch: Scratch::default(),
             inflaters: Inflaters::default(),
             touched: Vec::new(),
@@ -129,6 +134,7 @@ impl Context {
             self.stats.transactions_allocated += 1;
             Box::default()
         });
+        self.pooled = self.pooled.saturating_sub(std::mem::take(&mut tx.counted));
         self.stats.transactions += 1;
         tx.begin(protocol, id);
         tx
@@ -138,7 +144,12 @@ impl Context {
         self.stats.overflowed += u64::from(tx.overflowed);
         if self.pool.len() < POOL_MAX {
             tx.shrink();
-            self.pool.push(tx);
+            let memory = tx.memory();
+            if self.pooled + memory <= POOL_BYTES_MAX {
+                self.pooled += memory;
+                tx.counted = memory;
+                self.pool.push(tx);
+            }
         }
     }
 }
@@ -276,5 +287,27 @@ impl Io<'_> {
             self.context.give_transaction(tx);
         }
         self.open.memory = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::Buffer;
+
+    #[test]
+    fn large_transactions_do_not_stay_in_the_pool() {
+        let mut context = Context::new(Config::default());
+        let mut all: Vec<_> = (0..200).map(|id| context.take_transaction(Protocol::Http, id)).collect();
+        for tx in &mut all {
+            tx.value(Buffer::HttpHeaderRaw, Dir::ToServer, &[b'a'; 200_000]);
+        }
+        all.into_iter().for_each(|tx| context.give_transaction(tx));
+        let held: usize = context.pool.iter().map(|tx| tx.memory()).sum();
+        assert!(held == context.pooled && held <= POOL_BYTES_MAX && context.pool.len() > 1, "{held}");
+        while !context.pool.is_empty() {
+            context.take_transaction(Protocol::Http, 0);
+        }
+        assert_eq!(context.pooled, 0);
     }
 }

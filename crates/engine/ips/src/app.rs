@@ -21,6 +21,8 @@ use crate::transaction::{Piece, TxScratch, TxState, Values, bit};
 
 /// Payload matches of one flow that wait until its protocol is recognised.
 const WAITING_MAX: usize = 64;
+/// Slots that stay when no transaction is open.
+const SLOTS_KEPT: usize = 4_096;
 /// Rules of one flow that may be told of again and have had their turn.
 const DONE_MAX: usize = 32;
 /// Transactions that end in one packet and are told of.
@@ -296,6 +298,11 @@ impl Slots<'_> {
             *self.memory = self.memory.saturating_sub(state.memory());
             state.clear();
             self.free.push(slot as u32);
+            if self.slots.len() > SLOTS_KEPT && self.free.len() == self.slots.len() {
+                self.slots.clear();
+                self.slots.shrink_to(SLOTS_KEPT);
+                *self.free = Vec::new();
+            }
         }
     }
 }
