@@ -24,6 +24,8 @@ use crate::transaction::bit;
 const PENDING_MAX: usize = 64;
 /// Flow bits of one flow.
 const FLOWBITS_MAX: usize = 128;
+/// Counters of one flow.
+const FLOWINTS_MAX: usize = 64;
 /// Rules of one flow whose would-have-blocked alert is remembered.
 const WOULD_MAX: usize = 128;
 
@@ -46,6 +48,8 @@ pub(crate) struct FlowState {
     /// The client's and the server's end is a protected workload.
     pub home: [bool; 2],
     pub flowbits: Vec<u64>,
+    /// Counters by name.
+    pub flowints: Vec<(u64, u32)>,
     /// Keys of rules that would have blocked.
     pub would: Vec<u64>,
     /// Made when the first byte comes, where application layers are followed.
@@ -186,6 +190,22 @@ impl FlowState {
                 return false;
             }
             self.flowbits.push(name);
+        }
+        true
+    }
+
+    pub fn flowint(&self, name: u64) -> Option<u32> {
+        self.flowints.iter().find(|(of, _)| *of == name).map(|(_, value)| *value)
+    }
+
+    /// False when the flow has too many.
+    pub fn set_flowint(&mut self, name: u64, value: u32) -> bool {
+        if let Some((_, old)) = self.flowints.iter_mut().find(|(of, _)| *of == name) {
+            *old = value;
+        } else if self.flowints.len() >= FLOWINTS_MAX {
+            return false;
+        } else {
+            self.flowints.push((name, value));
         }
         true
     }

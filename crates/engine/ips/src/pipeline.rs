@@ -24,13 +24,13 @@ use bulkhead_net::flow::{Direction, EndedFlow, Flow, FlowRef, FlowStats, FlowTab
 use bulkhead_net::stream::{Ignored, Reassembler, Refused, SegmentOutcome, StreamStats, TcpStream};
 use bulkhead_net::{ChecksumState, LinkType};
 use bulkhead_rules::Action;
-use bulkhead_rules::condition::End as StreamEnd;
+use bulkhead_rules::condition::{End as StreamEnd, FlowintOperation, FlowintValue};
 use bulkhead_rules::tree::{FlowbitsOperation, NumberTest};
 
 use crate::app::{AppFault, AppFlow, Apps, Raw, With};
 use crate::detect::{End, FlowState, PacketView, Scratch, StreamInspector, follows, index, inspect_packet};
 use crate::outcome::*;
-use crate::rules::{Compiled, RuleInfo, Ruleset};
+use crate::rules::{Compiled, FlowintStep, RuleInfo, Ruleset};
 use crate::threshold::{Answer, Thresholds};
 
 /// Alerts of one packet; Suricata's `packet-alert-max`.
@@ -715,7 +715,7 @@ impl Judge {
                 continue;
             }
             if let Some(flow) = &mut flow {
-                self.stats.flowbits_refused += apply_flowbits(rule, &mut flow.state);
+                self.stats.flowbits_refused += apply_flowbits(rule, &mut flow.state) + apply_flowints(rule, &mut flow.state);
             }
             let answer = ask_thresholds(&mut self.thresholds, rule, place, from.0, to.0);
             self.stats.thresholds_refused = self.thresholds.refused;
@@ -1015,6 +1015,9 @@ fn conditions_hold(rule: &Compiled, place: Place<'_>, at: Option<At>, flow: Opti
     if !rule.stream_sizes.iter().all(|(end, test)| flow.is_some_and(|flow| stream_size_holds(*end, *test, flow))) {
         return false;
     }
+    if !rule.flowints.iter().all(|step| flow.is_some_and(|flow| flowint_holds(step, &flow.state))) {
+        return false;
+    }
     rule.flowbits.iter().all(|bits| {
         let any = || flow.is_some_and(|flow| bits.names.iter().any(|name| flow.state.has_bit(*name)));
         match bits.operation {
@@ -1036,6 +1039,53 @@ fn stream_size_holds(end: StreamEnd, test: NumberTest, flow: &Flow<FlowState>) -
         StreamEnd::Both => client && server,
         StreamEnd::Either => client || server,
     }
+}
+
+/// The value that an operation is about: a number, or another counter's, when it is set.
+fn flowint_value(step: &FlowintStep, value: &FlowintValue, state: &FlowState) -> Option<u32> {
+    match value {
+        FlowintValue::Number(number) => Some(*number),
+        FlowintValue::Name(_) => step.other.and_then(|other| state.flowint(other)),
+    }
+}
+
+/// Of a counter that is not set nothing holds but that. Writes hold.
+fn flowint_holds(step: &FlowintStep, state: &FlowState) -> bool {
+    use FlowintOperation as Of;
+    let is = |value: &FlowintValue, test: fn(&u32, &u32) -> bool| {
+        state.flowint(step.name).zip(flowint_value(step, value, state)).is_some_and(|(found, wanted)| test(&found, &wanted))
+    };
+    match &step.operation {
+        Of::IsSet => state.flowint(step.name).is_some(),
+        Of::IsNotSet => state.flowint(step.name).is_none(),
+        Of::Less(value) => is(value, u32::lt),
+        Of::LessOrEqual(value) => is(value, u32::le),
+        Of::Equal(value) => is(value, u32::eq),
+        Of::NotEqual(value) => is(value, u32::ne),
+        Of::GreaterOrEqual(value) => is(value, u32::ge),
+        Of::Greater(value) => is(value, u32::gt),
+        Of::Add(_) | Of::Subtract(_) | Of::Set(_) => true,
+    }
+}
+
+/// Counters that found no room.
+fn apply_flowints(rule: &Compiled, state: &mut FlowState) -> u64 {
+    use FlowintOperation as Of;
+    let mut refused = 0;
+    for step in &rule.flowints {
+        let before = state.flowint(step.name);
+        let value = match &step.operation {
+            Of::Set(value) => flowint_value(step, value, state),
+            Of::Add(value) => flowint_value(step, value, state).map(|value| before.unwrap_or(0).saturating_add(value)),
+            Of::Subtract(value) => flowint_value(step, value, state).map(|value| before.unwrap_or(0).saturating_sub(value)),
+            Of::Less(_) | Of::LessOrEqual(_) | Of::Equal(_) | Of::NotEqual(_) | Of::GreaterOrEqual(_) | Of::Greater(_) => None,
+            Of::IsSet | Of::IsNotSet => None,
+        };
+        if let Some(value) = value {
+            refused += u64::from(!state.set_flowint(step.name, value));
+        }
+    }
+    refused
 }
 
 /// Bits that found no room.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bulkhead_net::flow::Direction;
 use bulkhead_rules::classification::PRIORITY_DEFAULT;
-use bulkhead_rules::condition::{Condition, End as StreamEnd};
+use bulkhead_rules::condition::{Condition, Effect, End as StreamEnd, Flowint, FlowintOperation, FlowintValue};
 use bulkhead_rules::limits::SuppressionSide;
 use bulkhead_rules::tree::{
     Base, Body, Endian, FastPattern, FlowWord, Flowbits, FlowbitsOperation, NumberTest, PacketTest, Threshold, ThresholdKind,
@@ -85,6 +85,8 @@ pub(crate) struct Compiled {
     /// The same: it may be told of again in one transaction.
     pub told_again: bool,
     pub flowbits: Vec<FlowbitsStep>,
+    /// Those that read, then those that write.
+    pub flowints: Vec<FlowintStep>,
     pub noalert: bool,
     pub thresholds: Vec<Threshold>,
     /// Of whom the rule says nothing.
@@ -112,6 +114,15 @@ pub(crate) struct FlowTest {
 pub(crate) struct FlowbitsStep {
     pub operation: FlowbitsOperation,
     pub names: Vec<u64>,
+}
+
+/// The same for counters.
+#[derive(Debug)]
+pub(crate) struct FlowintStep {
+    pub name: u64,
+    pub operation: FlowintOperation,
+    /// The counter that the operation's value is, when it is one.
+    pub other: Option<u64>,
 }
 
 /// A file's rules and its name for alerts.
@@ -542,6 +553,7 @@ fn compile_rule(
         && signature.packet.iter().all(|test| matches!(test, PacketTest::IpProto { .. }))
         && signature.flowbits.iter().all(|bits| bits.operation == FlowbitsOperation::Set)
         && signature.conditions.is_empty()
+        && signature.effects.is_empty()
         && signature.apps.is_empty()
         && tx.is_none()
         && !ports_matter
@@ -562,6 +574,7 @@ fn compile_rule(
         stream_sizes,
         steps,
         flowbits: signature.flowbits.iter().map(flowbits_step).collect(),
+        flowints: flowint_steps(signature),
         noalert: signature.noalert,
         thresholds: signature.thresholds.clone(),
         suppressions: signature
@@ -638,15 +651,17 @@ pub(crate) fn refused_beside_buffers(rule: &Rule, known: impl Fn(&Condition) -> 
     if header.direction == bulkhead_rules::Direction::Transaction {
         return Some((Code::ValueUnsupported, "the direction `=>` is not supported yet".to_owned()));
     }
+    let known = |condition: &Condition| known(condition) || matches!(condition, Condition::Flowint(_));
+    let done = |effect: &Effect| matches!(effect, Effect::Flowint(_));
     let beyond = |body: &Body| match body {
         Body::Condition(condition) => !known(condition),
-        Body::Effect(_) => true,
+        Body::Effect(effect) => !done(effect),
         _ => false,
     };
     if let Some(option) = rule.options.iter().find(|option| beyond(&option.body)) {
         return keyword(option.keyword);
     }
-    if !signature.conditions.iter().all(&known) || !signature.effects.is_empty() {
+    if !signature.conditions.iter().all(known) || !signature.effects.iter().all(done) {
         return keyword("a condition of the rule");
     }
     for threshold in &signature.thresholds {
@@ -667,6 +682,23 @@ const fn forces_packet(test: &PacketTest) -> bool {
 
 fn flowbits_step(bits: &Flowbits) -> FlowbitsStep {
     FlowbitsStep { operation: bits.operation, names: bits.names.iter().map(|name| flowbit_hash(name)).collect() }
+}
+
+fn flowint_steps(signature: &bulkhead_rules::Signature) -> Vec<FlowintStep> {
+    let reads =
+        signature.conditions.iter().filter_map(|condition| if let Condition::Flowint(test) = condition { Some(test) } else { None });
+    let writes = signature.effects.iter().filter_map(|effect| if let Effect::Flowint(write) = effect { Some(write) } else { None });
+    let step = |flowint: &Flowint| {
+        use FlowintOperation as Of;
+        let other = match &flowint.operation {
+            Of::Add(value) | Of::Subtract(value) | Of::Set(value) | Of::Less(value) | Of::LessOrEqual(value) => Some(value),
+            Of::Equal(value) | Of::NotEqual(value) | Of::GreaterOrEqual(value) | Of::Greater(value) => Some(value),
+            Of::IsSet | Of::IsNotSet => None,
+        };
+        let other = other.and_then(|value| if let FlowintValue::Name(name) = value { Some(flowbit_hash(name)) } else { None });
+        FlowintStep { name: flowbit_hash(&flowint.name), operation: flowint.operation.clone(), other }
+    };
+    reads.chain(writes).map(step).collect()
 }
 
 /// FNV-1a. Names are the rule authors' own, not hostile input.

@@ -493,7 +493,8 @@ impl TxRule {
                 BufferName::Named(_) | BufferName::Frame { .. } => Test::List(List::new(list, to_server, to_client)?),
             });
         }
-        for condition in &signature.conditions {
+        // Counters are the flow's.
+        for condition in signature.conditions.iter().filter(|condition| !matches!(condition, Condition::Flowint(_))) {
             tests.push(match condition {
                 Condition::Integer(test) if as_size(condition).is_none() => {
                     if test.towards.is_some_and(|towards| towards == Towards::Both) {

@@ -201,6 +201,20 @@ fn a_flow_bit_that_the_rest_of_a_message_sets_is_waited_for() {
 }
 
 #[test]
+fn a_flow_counts() {
+    let mut bench = Bench::new(
+        r#"alert http any any -> any any (msg:"count"; http.uri; content:"/login"; flowint:tries,+,1; noalert; sid:1;)
+        alert http any any -> any any (msg:"third"; http.uri; content:"/login"; flowint:tries,isset; flowint:tries,>,2; flowint:told,isnotset; flowint:told,=,1; sid:2;)"#,
+    );
+    let mut connection = Connection::new(40_000, 80);
+    connection.open(&mut bench);
+    for tries in 1..6 {
+        connection.request(&mut bench, b"GET /login HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(bench.sids().len(), usize::from(tries > 2), "{tries}");
+    }
+}
+
+#[test]
 fn another_rule_set_finds_what_came_before_it() {
     let mut bench = Bench::new("alert http any any -> any any (msg:\"m\"; http.uri; content:\"/none\"; sid:1;)");
     let mut connection = Connection::new(40_000, 80);
