@@ -1,0 +1,29 @@
+//! The rules that the repository carries: each blocks its attack and lets its benign twin pass, and no twin raises any of them.
+
+mod kit;
+#[path = "kit/builtin.rs"]
+mod rules;
+
+use std::collections::BTreeSet;
+
+#[test]
+fn every_rule_blocks_its_attack_and_lets_its_twin_pass() {
+    let ruleset = rules::ruleset();
+    let fixtures = rules::fixtures();
+    let sids: BTreeSet<u32> = ruleset.rules().map(|rule| rule.sid).collect();
+    assert!(sids.len() >= 150, "{} rules", sids.len());
+    for attack in [true, false] {
+        let told: BTreeSet<u32> = fixtures.iter().filter(|fixture| fixture.attack == attack).map(|fixture| fixture.sid).collect();
+        assert_eq!(sids, told, "rules and fixtures (attack: {attack})");
+    }
+    let mut wrong = Vec::new();
+    for fixture in &fixtures {
+        let (found, blocked) = rules::play(&ruleset, fixture);
+        if fixture.attack && !(found.contains(&fixture.sid) && blocked) {
+            wrong.push(format!("{} attack: {found:?}, blocked: {blocked}", fixture.sid));
+        } else if !fixture.attack && (!found.is_empty() || blocked) {
+            wrong.push(format!("{} benign: {found:?}", fixture.sid));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
