@@ -9,12 +9,14 @@
 //! | [`agent`], [`suricata`] | what is put between them |
 //! | [`load`] | generators: bulk, ping-pong, HTTP, datagrams |
 //! | [`path`] | the table: rows in turn, ratios |
+//! | [`engine`] | the engine alone, on traffic made here |
 //! | [`flood`], [`idle`] | memory under a flood of flows; cost of doing nothing |
 //! | [`figures`], [`report`] | arithmetic and tables |
 #![forbid(unsafe_code)]
 
 mod agent;
 mod child;
+mod engine;
 mod figures;
 mod flood;
 mod host;
@@ -57,6 +59,7 @@ enum Format {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Path(path::Args),
+    Engine(engine::Args),
     Flood(flood::Args),
     Idle(idle::Args),
 }
@@ -138,6 +141,7 @@ fn run(cli: &Cli) -> Result<Report, Error> {
     let stop = Stop(SignalFd::new(&[Signal::Interrupt, Signal::Terminate])?);
     match &cli.verb {
         Verb::Path(args) => path::run(args, &stop),
+        Verb::Engine(args) => engine::run(args, &stop),
         Verb::Flood(args) => flood::run(args, &stop),
         Verb::Idle(args) => idle::run(args, &stop),
     }
