@@ -3,10 +3,16 @@
 //! rules together [`WORK_PER_PACKET_MAX`] units of work on what one packet brings ([`Work`]).
 
 use bulkhead_rules::signature::{ContentMatch, Match};
-use bulkhead_rules::tree::{Amount, Base, ByteExtract, ByteJump, ByteTest, ByteValue, Comparison, Endian, IsDataAt, NumberTest};
+use bulkhead_rules::condition::Asn1;
+use bulkhead_rules::transform::Base64Mode;
+use bulkhead_rules::tree::{
+    Amount, Base, Base64Decode, ByteExtract, ByteJump, ByteMath, ByteTest, ByteValue, Comparison, Endian, Entropy, IsDataAt, MathOperator,
+    NumberTest,
+};
 use memchr::memmem;
 
 use crate::backtrack::Search;
+use crate::derive;
 use crate::pcre::{self, Pattern};
 use crate::prefilter::commonness;
 
@@ -17,8 +23,12 @@ pub const STEPS_MAX: u32 = 3_000;
 pub const WORK_PER_PACKET_MAX: u32 = 1 << 18;
 /// Bytes that a search for a literal walks over for one unit.
 const LITERAL_BYTES_PER_UNIT: usize = 256;
-/// Names that byte_extract may set in one rule.
+/// Names that byte_extract and byte_math may set in one rule.
 const NAMES_MAX: usize = 16;
+/// Bytes of a text that `base64_decode` reads; Suricata's `BASE64_DECODE_MAX`.
+const BASE64_BYTES_MAX: usize = 65_535;
+/// Bytes that a decoding or a count of bytes goes through for one unit.
+const DERIVED_BYTES_PER_UNIT: usize = 32;
 
 /// What may still be spent on the packet in hand. Each comparison, step and search is charged here by what it cost, so
 /// that no combination of input and rules makes a packet cost more.
@@ -66,6 +76,8 @@ impl Work {
 #[derive(Debug)]
 pub struct Steps {
     steps: Vec<Step>,
+    /// Names by their numbers: first those of another buffer of the rule, then its own.
+    names: Vec<String>,
     /// Bytes from the first matched byte to the last at most, `None` without bound.
     pub span: Option<usize>,
     /// No byte at or after this offset of the buffer can be part of a match, `None` without bound.
@@ -87,6 +99,11 @@ enum Action {
     ByteTest(ByteTest, [Option<u8>; 3]),
     ByteJump(ByteJump, [Option<u8>; 3]),
     ByteExtract(ByteExtract, u8),
+    ByteMath(Box<ByteMath>, [Option<u8>; 2], u8),
+    /// And what is asked of the decoded bytes.
+    Base64(Base64Decode, Vec<Step>),
+    Entropy(Entropy),
+    Asn1(Box<Asn1>),
     Bsize(NumberTest),
 }
 
@@ -138,48 +155,70 @@ pub enum Inspection {
 impl Steps {
     /// Compiles one buffer's matches. The error is for the rule's author.
     pub fn new(matches: &[Match]) -> Result<Self, String> {
-        let mut names: Vec<String> = Vec::new();
+        Self::with(matches, &[], &[])
+    }
+
+    /// The same for a buffer in which something is decoded, into which `decoded` looks. `known`: names that another buffer of the rule
+    /// sets before ([`Self::names`], [`Self::values`]).
+    pub(crate) fn with(matches: &[Match], decoded: &[Match], known: &[String]) -> Result<Self, String> {
+        let mut names = known.to_vec();
+        let steps = Self::steps(matches, decoded, &mut names)?;
+        Ok(Self { steps, names, span: span(matches), reach: reach(matches) })
+    }
+
+    /// Asks for faults in BER behind all else.
+    pub(crate) fn then_asn1(mut self, asn1: Asn1) -> Self {
+        self.steps.push(Step { action: Action::Asn1(Box::new(asn1)), relative_next: false });
+        (self.span, self.reach) = (None, None);
+        self
+    }
+
+    fn steps(matches: &[Match], decoded: &[Match], names: &mut Vec<String>) -> Result<Vec<Step>, String> {
         let mut steps = Vec::with_capacity(matches.len());
         for (index, found) in matches.iter().enumerate() {
             let relative_next = matches.get(index + 1).is_some_and(Match::is_relative);
             let action = match found {
-                Match::Content(content) => Action::Content(Box::new(Content::new(content, &names)?)),
+                Match::Content(content) => Action::Content(Box::new(Content::new(content, names)?)),
                 Match::Pcre(pcre) => Action::Pcre(pcre::compile(pcre)?),
-                Match::IsDataAt(at) => Action::IsDataAt(at.clone(), name_of(&at.at, &names)?),
+                Match::IsDataAt(at) => Action::IsDataAt(at.clone(), name_of(&at.at, names)?),
                 Match::ByteTest(test) => {
                     let value = match &test.value {
                         ByteValue::Number(_) => None,
-                        ByteValue::Name(name) => Some(index_of(name, &names)?),
+                        ByteValue::Name(name) => Some(index_of(name, names)?),
                     };
-                    Action::ByteTest(test.clone(), [name_of(&test.count, &names)?, name_of(&test.offset, &names)?, value])
+                    Action::ByteTest(test.clone(), [name_of(&test.count, names)?, name_of(&test.offset, names)?, value])
                 }
                 Match::ByteJump(jump) => {
-                    let indexes = [name_of(&jump.count, &names)?, name_of(&jump.offset, &names)?, name_of(&jump.post_offset, &names)?];
+                    let indexes = [name_of(&jump.count, names)?, name_of(&jump.offset, names)?, name_of(&jump.post_offset, names)?];
                     Action::ByteJump(jump.clone(), indexes)
                 }
                 Match::ByteExtract(extract) => {
-                    if !names.contains(&extract.name) {
-                        names.push(extract.name.clone());
-                    }
-                    if names.len() > NAMES_MAX {
-                        return Err(format!("a rule sets more than {NAMES_MAX} names"));
-                    }
-                    Action::ByteExtract(extract.clone(), index_of(&extract.name, &names)?)
+                    Action::ByteExtract(extract.clone(), name(&extract.name, names)?)
                 }
+                Match::ByteMath(math) => {
+                    let operand = match &math.operand {
+                        ByteValue::Number(_) => None,
+                        ByteValue::Name(name) => Some(index_of(name, names)?),
+                    };
+                    let indexes = [name_of(&math.count, names)?, operand];
+                    Action::ByteMath(Box::new(math.clone()), indexes, name(&math.result, names)?)
+                }
+                Match::Base64Decode(decode) => Action::Base64(*decode, Self::steps(decoded, &[], names)?),
+                Match::Entropy(entropy) => Action::Entropy(*entropy),
                 Match::Bsize(test) => Action::Bsize(*test),
                 // Refused before, by their names.
-                Match::ByteMath(_)
-                | Match::Base64Decode(_)
-                | Match::Dataset(_)
-                | Match::Datarep(_)
-                | Match::Absent { .. }
-                | Match::Entropy(_) => return Err("a match of this rule is not supported yet".to_owned()),
+                Match::Dataset(_) | Match::Datarep(_) | Match::Absent { .. } => {
+                    return Err("a match of this rule is not supported yet".to_owned());
+                }
             };
             steps.push(Step { action, relative_next });
         }
-        let span = span(matches);
-        let reach = reach(matches);
-        Ok(Self { steps, span, reach })
+        Ok(steps)
+    }
+
+    /// What its steps set, and what was known before.
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
     }
 
     pub fn is_empty(&self) -> bool {
@@ -197,7 +236,8 @@ impl Steps {
             Action::Content(content) => !content.negated && !content.ends_with,
             Action::Pcre(pattern) => !pattern.may_lose(),
             Action::IsDataAt(at, _) => !at.negated,
-            Action::ByteTest(..) | Action::ByteExtract(..) => true,
+            Action::ByteTest(..) | Action::ByteExtract(..) | Action::ByteMath(..) => true,
+            Action::Base64(..) | Action::Entropy(_) | Action::Asn1(_) => false,
             Action::ByteJump(jump, _) => !jump.from_end,
             Action::Bsize(_) => false,
         })
@@ -221,12 +261,27 @@ impl Steps {
             | Action::ByteTest(..)
             | Action::ByteJump(..)
             | Action::ByteExtract(..)
+            | Action::ByteMath(..)
+            | Action::Base64(..)
+            | Action::Entropy(_)
+            | Action::Asn1(_)
             | Action::Bsize(_) => true,
         })
     }
 
     pub fn run(&self, buffer: Buffer<'_>, work: &mut Work) -> Inspection {
+        self.run_with(buffer, &[0; NAMES_MAX], work)
+    }
+
+    /// The values of the names where all steps hold.
+    pub(crate) fn values(&self, buffer: Buffer<'_>, work: &mut Work) -> Option<NameValues> {
         let mut run = Run { buffer, names: [0; NAMES_MAX], left: STEPS_MAX, end: 0, work };
+        (run.from(&self.steps, 0) && !run.work.is_spent()).then_some(run.names)
+    }
+
+    /// `names`: values of those that were known before.
+    pub(crate) fn run_with(&self, buffer: Buffer<'_>, names: &NameValues, work: &mut Work) -> Inspection {
+        let mut run = Run { buffer, names: *names, left: STEPS_MAX, end: 0, work };
         if run.from(&self.steps, 0) && !run.work.is_spent() {
             Inspection::Match { end: run.end }
         } else if run.left == 0 || run.work.is_spent() {
@@ -319,9 +374,12 @@ impl Position {
     }
 }
 
+/// Values by the numbers of their names.
+pub(crate) type NameValues = [u64; NAMES_MAX];
+
 struct Run<'a> {
     buffer: Buffer<'a>,
-    names: [u64; NAMES_MAX],
+    names: NameValues,
     left: u32,
     /// Of the match so far.
     end: usize,
@@ -362,6 +420,28 @@ impl Run<'_> {
                 }
                 None => false,
             },
+            Action::ByteMath(math, names, result) => match self.byte_math(math, names, previous) {
+                Some((value, end)) => {
+                    self.names[usize::from(*result)] = value;
+                    self.from(rest, end)
+                }
+                None => false,
+            },
+            Action::Base64(decode, inner) => self.base64(decode, inner, previous) && self.from(rest, previous),
+            Action::Entropy(entropy) => {
+                let text = bytes.get(entropy.offset as usize..).and_then(|text| match entropy.bytes {
+                    Some(count) => text.get(..count as usize),
+                    None => Some(text),
+                });
+                text.is_some_and(|text| {
+                    self.work.charge(1 + text.len() / DERIVED_BYTES_PER_UNIT) && derive::entropy_holds(entropy.test, derive::entropy(text))
+                }) && self.from(rest, previous)
+            }
+            Action::Asn1(asn1) => {
+                self.work.charge(1 + bytes.len() / DERIVED_BYTES_PER_UNIT)
+                    && derive::asn1(asn1, bytes, previous)
+                    && self.from(rest, previous)
+            }
             Action::Bsize(test) => test.matches(u32::try_from(bytes.len()).unwrap_or(u32::MAX)) && self.from(rest, previous),
         }
     }
@@ -563,6 +643,48 @@ impl Run<'_> {
         (to < self.buffer.bytes.len()).then_some(to)
     }
 
+    /// The result, and where the bytes end.
+    fn byte_math(&self, math: &ByteMath, names: &[Option<u8>; 2], previous: usize) -> Option<(u64, usize)> {
+        let count = self.amount(&math.count, names[0]);
+        let (value, end) = self.read(count, i64::from(math.offset), math.relative, previous, math.base)?;
+        let by = match (&math.operand, names[1]) {
+            (ByteValue::Number(number), _) => *number,
+            (ByteValue::Name(_), Some(index)) => self.names[usize::from(index)],
+            (ByteValue::Name(_), None) => 0,
+        };
+        let shift = u32::try_from(by).unwrap_or(u32::MAX);
+        let value = match math.operator {
+            MathOperator::Add => value.wrapping_add(by),
+            MathOperator::Subtract => value.wrapping_sub(by),
+            MathOperator::Divide => value.checked_div(by)?,
+            MathOperator::Multiply => value.wrapping_mul(by),
+            MathOperator::ShiftLeft => value.checked_shl(shift).unwrap_or(0),
+            MathOperator::ShiftRight => value.checked_shr(shift).unwrap_or(0),
+        };
+        Some((masked(value, u64::from(math.bitmask)), end))
+    }
+
+    /// Decodes, and asks the decoded bytes.
+    fn base64(&mut self, decode: &Base64Decode, inner: &[Step], previous: usize) -> bool {
+        let start = if decode.relative { previous } else { 0 } + decode.offset as usize;
+        let Some(text) = self.buffer.bytes.get(start..).filter(|text| !text.is_empty()) else { return false };
+        let most = decode.bytes.map_or(BASE64_BYTES_MAX, |bytes| (bytes as usize).min(BASE64_BYTES_MAX));
+        let text = &text[..text.len().min(most)];
+        if !self.work.charge(1 + text.len() / DERIVED_BYTES_PER_UNIT) {
+            return false;
+        }
+        let mut decoded = Vec::with_capacity(text.len() / 4 * 3 + 3);
+        derive::base64(text, Base64Mode::Rfc4648, &mut decoded);
+        if decoded.is_empty() {
+            return false;
+        }
+        let buffer = Buffer { bytes: &decoded, base: 0 };
+        let mut run = Run { buffer, names: self.names, left: self.left, end: 0, work: &mut *self.work };
+        let holds = run.from(inner, 0);
+        (self.names, self.left) = (run.names, run.left);
+        holds
+    }
+
     fn byte_extract(&self, extract: &ByteExtract, previous: usize) -> Option<(u64, usize)> {
         let (value, end) = self.read(i64::from(extract.count), i64::from(extract.offset), extract.relative, previous, extract.base)?;
         let mut value = masked(value, extract.bitmask).checked_mul(u64::from(extract.multiplier))?;
@@ -576,6 +698,17 @@ impl Run<'_> {
 /// The bits of the mask, moved down by its trailing zeros.
 const fn masked(value: u64, mask: u64) -> u64 {
     if mask == 0 { value } else { (value & mask) >> mask.trailing_zeros() }
+}
+
+/// The number of a name that is set, which may be new.
+fn name(name: &str, names: &mut Vec<String>) -> Result<u8, String> {
+    if !names.iter().any(|known| known == name) {
+        names.push(name.to_owned());
+    }
+    if names.len() > NAMES_MAX {
+        return Err(format!("a rule sets more than {NAMES_MAX} names"));
+    }
+    index_of(name, names)
 }
 
 fn name_of(amount: &Amount, names: &[String]) -> Result<Option<u8>, String> {
@@ -659,7 +792,9 @@ mod tests {
     fn run_at(options: &str, text: &[u8], base: u64) -> bool {
         let file = bulkhead_rules::parse(&format!("alert tcp any any -> any any (msg:\"m\"; {options} sid:1;)"));
         assert_eq!(file.counts.loaded, 1, "{:?}", file.diagnostics);
-        let steps = Steps::new(&file.rules[0].signature.buffers[0].matches).unwrap();
+        let buffers = &file.rules[0].signature.buffers;
+        let decoded = buffers.get(1).map_or(&[][..], |list| &list.matches);
+        let steps = Steps::with(&buffers[0].matches, decoded, &[]).unwrap();
         matches!(steps.run(Buffer { bytes: text, base }, &mut Work::default()), Inspection::Match { .. })
     }
 
@@ -704,6 +839,17 @@ mod tests {
         assert!(run(r#"isdataat:2;"#, b"abc") && !run(r#"isdataat:3;"#, b"abc"));
         assert!(run(r#"content:"b"; isdataat:!1,relative;"#, b"xab") && !run(r#"content:"a"; isdataat:!1,relative;"#, b"xab"));
         assert!(run(r#"byte_test:1,&,0x80,0;"#, b"\x81") && run(r#"byte_test:1,!&,0x80,0;"#, b"\x01"));
+    }
+
+    #[test]
+    fn numbers_are_reckoned_with_and_texts_decoded() {
+        assert!(run(r#"byte_math:bytes 1, offset 0, oper +, rvalue 3, result at; content:"x"; offset:at; depth:1;"#, b"\x02abcdx"));
+        assert!(run(r#"byte_math:bytes 1, offset 0, oper <<, rvalue 2, result at; isdataat:at;"#, b"\x01abcd"));
+        assert!(!run(r#"byte_math:bytes 1, offset 0, oper /, rvalue 2, result at; byte_test:1,=,at,0;"#, b"\x02abcd"));
+        assert!(run(r#"content:"d="; base64_decode:offset 0, relative; base64_data; content:"Hello"; startswith; content:"World"; endswith;"#, b"d=SGVsbG8gV29ybGQ="));
+        assert!(!run(r#"base64_decode:bytes 8; base64_data; content:"World";"#, b"SGVsbG8gV29ybGQ="));
+        assert!(!run(r#"base64_decode; content:"=";"#, b"==") && !run(r#"base64_decode:offset 40; base64_data; content:"W";"#, b"V29y"));
+        assert!(run(r#"entropy:value > 1.5;"#, b"abcd") && !run(r#"entropy:offset 2, bytes 2, value > 1.5;"#, b"abcd"));
     }
 
     #[test]

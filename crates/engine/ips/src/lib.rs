@@ -11,7 +11,9 @@
 
 mod app;
 mod backtrack;
+mod derive;
 mod detect;
+mod hosts;
 pub mod inspect;
 mod outcome;
 mod pcre;

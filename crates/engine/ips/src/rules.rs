@@ -681,7 +681,7 @@ const fn forces_packet(test: &PacketTest) -> bool {
 }
 
 fn flowbits_step(bits: &Flowbits) -> FlowbitsStep {
-    FlowbitsStep { operation: bits.operation, names: bits.names.iter().map(|name| flowbit_hash(name)).collect() }
+    FlowbitsStep { operation: bits.operation, names: bits.names.iter().map(|name| name_hash(name)).collect() }
 }
 
 fn flowint_steps(signature: &bulkhead_rules::Signature) -> Vec<FlowintStep> {
@@ -695,14 +695,14 @@ fn flowint_steps(signature: &bulkhead_rules::Signature) -> Vec<FlowintStep> {
             Of::Equal(value) | Of::NotEqual(value) | Of::GreaterOrEqual(value) | Of::Greater(value) => Some(value),
             Of::IsSet | Of::IsNotSet => None,
         };
-        let other = other.and_then(|value| if let FlowintValue::Name(name) = value { Some(flowbit_hash(name)) } else { None });
-        FlowintStep { name: flowbit_hash(&flowint.name), operation: flowint.operation.clone(), other }
+        let other = other.and_then(|value| if let FlowintValue::Name(name) = value { Some(name_hash(name)) } else { None });
+        FlowintStep { name: name_hash(&flowint.name), operation: flowint.operation.clone(), other }
     };
     reads.chain(writes).map(step).collect()
 }
 
 /// FNV-1a. Names are the rule authors' own, not hostile input.
-fn flowbit_hash(name: &str) -> u64 {
+pub(crate) fn name_hash(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
