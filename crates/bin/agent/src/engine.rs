@@ -61,6 +61,7 @@ impl EngineSettings {
         pipeline.defrag.bytes_max /= shards;
         pipeline.events_max = (pipeline.events_max / shards).max(64);
         pipeline.thresholds_max /= shards;
+        pipeline.host_bits_max /= shards;
         pipeline
     }
 }

@@ -7,6 +7,7 @@
 //! All of it happens before the verdict on the packet that brought the bytes: what completes a match is not let go. Everything a
 //! transaction remembers for detection lies in a slot of the shard ([`Apps`]), whose number is the transaction's `user`.
 
+use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use bulkhead_applayer::{Buffer, BufferSet, Config, Context, Dir, Finished, Protocol, Session, Sink, Stage, Transaction, Transport};
@@ -16,7 +17,7 @@ use bulkhead_rules::{App, Field};
 
 use crate::detect::{End, Matched, Scratch, index};
 use crate::outcome::{PipelineConfig, Record, Stats};
-use crate::rules::{RuleId, Ruleset};
+use crate::rules::{NO_APP, RuleId, Ruleset};
 use crate::transaction::{Piece, TxScratch, TxState, Values, bit};
 
 /// Payload matches of one flow that wait until its protocol is recognised.
@@ -150,9 +151,13 @@ impl AppFlow {
         true
     }
 
-    /// The bit of what was recognised; 0: nothing.
+    /// The bit of what was recognised, or [`NO_APP`]; 0: not known yet.
     pub fn app_bit(&self) -> u64 {
-        self.session.protocol().and_then(app_of).map_or(0, bit)
+        match self.session.protocol().and_then(app_of) {
+            Some(app) => bit(app),
+            None if self.session.finished().is_some() => NO_APP,
+            None => 0,
+        }
     }
 }
 
@@ -383,7 +388,7 @@ impl Listener<'_, '_> {
             }
         }
         if !state.is_idle() {
-            let values = TxValues { tx, raw: self.raw, raw_from: state.raw_from };
+            let values = TxValues { tx, client: self.ends.0.0, raw: self.raw, raw_from: state.raw_from };
             rules.verify(&values, state, self.tx_scratch, &mut self.scratch.work);
             if self.tx_scratch.exhausted > 0 {
                 self.stats.steps_exhausted += u64::from(self.tx_scratch.exhausted);
@@ -457,6 +462,7 @@ impl Sink for Listener<'_, '_> {
 /// A transaction as rules see it.
 struct TxValues<'a> {
     tx: &'a Transaction,
+    client: IpAddr,
     raw: Option<Raw<'a>>,
     raw_from: [u64; 2],
 }
@@ -481,6 +487,15 @@ impl Values for TxValues<'_> {
 
     fn is_complete(&self, dir: Direction) -> bool {
         self.tx.progress(dir_of(dir)) == Stage::Complete
+    }
+
+    fn named(&self, name: &str, dir: Direction) -> impl Iterator<Item = u64> {
+        let wanted = bulkhead_applayer::Field::from_name(name);
+        self.tx.integers().iter().filter(move |(of, at, _)| Some(*of) == wanted && *at == dir_of(dir)).map(|(_, _, value)| *value)
+    }
+
+    fn client(&self) -> Option<IpAddr> {
+        Some(self.client)
     }
 
     fn events(&self) -> impl Iterator<Item = &str> {

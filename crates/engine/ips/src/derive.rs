@@ -203,7 +203,7 @@ mod tests {
     fn entropy_is_none_of_one_byte_and_two_bits_of_four() {
         assert!(entropy_holds(EntropyTest::Equal(0.0), entropy(b"aaaa")));
         assert!(entropy_holds(EntropyTest::Equal(2.0), entropy(b"abcdabcd")));
-        assert!(entropy_holds(EntropyTest::Between(1.0, 2.0), entropy(b"aab")) == false);
+        assert!(!entropy_holds(EntropyTest::Between(1.0, 2.0), entropy(b"aab")));
         assert!(entropy_holds(EntropyTest::Less(1.0), entropy(b"aab")));
     }
 

@@ -44,6 +44,8 @@ pub(crate) struct FlowState {
     /// To the server, to the client.
     pub depth_reached: [bool; 2],
     pub ip_only_done: [bool; 2],
+    /// Rules that ask for nothing but the protocol were asked with what it is.
+    pub app_told: bool,
     pub tls: Tls,
     /// The client's and the server's end is a protected workload.
     pub home: [bool; 2],
@@ -174,9 +176,12 @@ impl FlowState {
         self.app.as_ref().map_or(self.spoke, |app| app.protocol())
     }
 
-    /// The same as a bit; 0: nothing.
+    /// The same as a bit, or [`crate::rules::NO_APP`]; 0: not known yet.
     pub fn app_bit(&self) -> u64 {
-        self.app().and_then(app_of).map_or(0, bit)
+        match &self.app {
+            Some(app) => app.app_bit(),
+            None => self.spoke.and_then(app_of).map_or(0, bit),
+        }
     }
 
     pub fn has_bit(&self, name: u64) -> bool {

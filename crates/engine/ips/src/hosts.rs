@@ -137,8 +137,14 @@ mod tests {
         let at = Timestamp::from_secs;
         let (a, b, c) = (host(1), host(2), host(3));
         bits.write(at(1), &bit(Set, XbitsTrack::SourceIp), (a, b));
-        assert!(bits.holds(at(11), &bit(IsSet, XbitsTrack::SourceIp), (a, c)) && bits.holds(at(1), &bit(IsSet, XbitsTrack::DestinationIp), (c, a)));
-        assert!(bits.holds(at(12), &bit(IsNotSet, XbitsTrack::SourceIp), (a, b)) && !bits.holds(at(1), &bit(IsSet, XbitsTrack::SourceIp), (b, a)));
+        assert!(
+            bits.holds(at(11), &bit(IsSet, XbitsTrack::SourceIp), (a, c))
+                && bits.holds(at(1), &bit(IsSet, XbitsTrack::DestinationIp), (c, a))
+        );
+        assert!(
+            bits.holds(at(12), &bit(IsNotSet, XbitsTrack::SourceIp), (a, b))
+                && !bits.holds(at(1), &bit(IsSet, XbitsTrack::SourceIp), (b, a))
+        );
         bits.write(at(1), &bit(Set, XbitsTrack::IpPair), (a, b));
         assert!(bits.holds(at(2), &bit(IsSet, XbitsTrack::IpPair), (b, a)) && !bits.holds(at(2), &bit(IsSet, XbitsTrack::IpPair), (b, c)));
         bits.write(at(2), &bit(Toggle, XbitsTrack::IpPair), (a, b));

@@ -2,8 +2,8 @@
 //! (`detect-engine-content-inspection.c`), and bounded twice: a rule may take [`STEPS_MAX`] steps on one buffer, and all
 //! rules together [`WORK_PER_PACKET_MAX`] units of work on what one packet brings ([`Work`]).
 
-use bulkhead_rules::signature::{ContentMatch, Match};
 use bulkhead_rules::condition::Asn1;
+use bulkhead_rules::signature::{ContentMatch, Match};
 use bulkhead_rules::transform::Base64Mode;
 use bulkhead_rules::tree::{
     Amount, Base, Base64Decode, ByteExtract, ByteJump, ByteMath, ByteTest, ByteValue, Comparison, Endian, Entropy, IsDataAt, MathOperator,
@@ -192,9 +192,7 @@ impl Steps {
                     let indexes = [name_of(&jump.count, names)?, name_of(&jump.offset, names)?, name_of(&jump.post_offset, names)?];
                     Action::ByteJump(jump.clone(), indexes)
                 }
-                Match::ByteExtract(extract) => {
-                    Action::ByteExtract(extract.clone(), name(&extract.name, names)?)
-                }
+                Match::ByteExtract(extract) => Action::ByteExtract(extract.clone(), name(&extract.name, names)?),
                 Match::ByteMath(math) => {
                     let operand = match &math.operand {
                         ByteValue::Number(_) => None,
@@ -846,7 +844,10 @@ mod tests {
         assert!(run(r#"byte_math:bytes 1, offset 0, oper +, rvalue 3, result at; content:"x"; offset:at; depth:1;"#, b"\x02abcdx"));
         assert!(run(r#"byte_math:bytes 1, offset 0, oper <<, rvalue 2, result at; isdataat:at;"#, b"\x01abcd"));
         assert!(!run(r#"byte_math:bytes 1, offset 0, oper /, rvalue 2, result at; byte_test:1,=,at,0;"#, b"\x02abcd"));
-        assert!(run(r#"content:"d="; base64_decode:offset 0, relative; base64_data; content:"Hello"; startswith; content:"World"; endswith;"#, b"d=SGVsbG8gV29ybGQ="));
+        assert!(run(
+            r#"content:"d="; base64_decode:offset 0, relative; base64_data; content:"Hello"; startswith; content:"World"; endswith;"#,
+            b"d=SGVsbG8gV29ybGQ="
+        ));
         assert!(!run(r#"base64_decode:bytes 8; base64_data; content:"World";"#, b"SGVsbG8gV29ybGQ="));
         assert!(!run(r#"base64_decode; content:"=";"#, b"==") && !run(r#"base64_decode:offset 40; base64_data; content:"W";"#, b"V29y"));
         assert!(run(r#"entropy:value > 1.5;"#, b"abcd") && !run(r#"entropy:offset 2, bytes 2, value > 1.5;"#, b"abcd"));

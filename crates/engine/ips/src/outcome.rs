@@ -47,6 +47,8 @@ pub struct PipelineConfig {
     pub excerpt_bytes_max: usize,
     /// Hosts, pairs and flows that thresholds count.
     pub thresholds_max: usize,
+    /// Bits of hosts and pairs of hosts.
+    pub host_bits_max: usize,
     /// Send [`EngineEvent::Anomaly`].
     pub anomalies: bool,
     /// Send [`EngineEvent::Drop`] and one [`EngineEvent::FlowEnd`] for each flow.
@@ -74,6 +76,7 @@ impl Default for PipelineConfig {
             events_max: 65_536,
             excerpt_bytes_max: 128,
             thresholds_max: 65_536,
+            host_bits_max: 65_536,
             anomalies: true,
             flow_events: true,
         }
@@ -396,6 +399,8 @@ pub struct Stats {
     /// Flow bits of a flow, or hosts of thresholds, beyond their cap.
     pub flowbits_refused: u64,
     pub thresholds_refused: u64,
+    /// The same of bits of hosts.
+    pub host_bits_refused: u64,
     pub lost_alerts: u64,
     pub lost_drops: u64,
     pub lost_flow_ends: u64,

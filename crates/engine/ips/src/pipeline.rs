@@ -29,6 +29,7 @@ use bulkhead_rules::tree::{FlowbitsOperation, NumberTest};
 
 use crate::app::{AppFault, AppFlow, Apps, Raw, With};
 use crate::detect::{End, FlowState, PacketView, Scratch, StreamInspector, follows, index, inspect_packet};
+use crate::hosts::HostBits;
 use crate::outcome::*;
 use crate::rules::{Compiled, FlowintStep, RuleInfo, Ruleset};
 use crate::threshold::{Answer, Thresholds};
@@ -59,6 +60,7 @@ struct Judge {
     streams: Reassembler,
     ended: Vec<EndedFlow<FlowState>>,
     thresholds: Thresholds,
+    hosts: HostBits,
     apps: Apps,
     scratch: Scratch,
     /// Ends of the packet in hand, once they are known.
@@ -142,6 +144,7 @@ impl Pipeline {
                 streams: Reassembler::new(config.stream.clone()),
                 ended: Vec::new(),
                 thresholds: Thresholds::new(config.thresholds_max),
+                hosts: HostBits::new(config.host_bits_max),
                 apps,
                 scratch: Scratch::default(),
                 key: None,
@@ -510,6 +513,9 @@ impl Judge {
             None => flow.to_server.packets > 0 && flow.to_client.packets > 0,
         };
         let decision = self.decide(place, Some(At { flow: Some(found.flow), established, fragmented }), None, from, to);
+        if let Some(flow) = self.flows.get_mut(found.flow) {
+            flow.state.app_told |= flow.state.app_bit() != 0;
+        }
         self.told(place, found.flow);
         if self.scratch.cap_reached {
             verdict = harder(verdict, verdict_of(Fault::Inspection, &self.config));
@@ -703,7 +709,9 @@ impl Judge {
             };
             // The protocol of a transaction's flow may have changed since.
             let spoken = || found.tx.is_some() || rule.apps == u64::MAX;
+            let reads = |bit| self.hosts.holds(place.now, bit, (from.0, to.0));
             if !conditions_hold(rule, place, at, flow.as_deref())
+                || !rule.hostbits.iter().all(reads)
                 || !(spoken() || flow.as_deref().is_some_and(|flow| flow.state.app_bit() & rule.apps != 0))
             {
                 continue;
@@ -717,6 +725,11 @@ impl Judge {
             if let Some(flow) = &mut flow {
                 self.stats.flowbits_refused += apply_flowbits(rule, &mut flow.state) + apply_flowints(rule, &mut flow.state);
             }
+            for bit in &rule.hostbits {
+                self.hosts.write(place.now, bit, (from.0, to.0));
+            }
+            self.stats.host_bits_refused = self.hosts.refused;
+            decision.passed |= rule.bypass;
             let answer = ask_thresholds(&mut self.thresholds, rule, place, from.0, to.0);
             self.stats.thresholds_refused = self.thresholds.refused;
             let action = rule.info.action;
@@ -725,8 +738,10 @@ impl Judge {
                 continue;
             }
             if action == Action::Pass {
-                decision.passed = found.stream.is_some() || rule.ip_only;
-                break;
+                decision.passed |= found.stream.is_some() || rule.ip_only;
+                if !rule.tells {
+                    break;
+                }
             }
             if action.blocks() && decision.rule.is_none() {
                 let whole_flow = self.config.drop_scope == DropScope::Flow || found.stream.is_some() || rule.ip_only;
@@ -768,6 +783,9 @@ impl Judge {
             };
             self.stats.alerts += 1;
             self.push(EngineEvent::Alert(event));
+            if action == Action::Pass {
+                break;
+            }
         }
         matched.clear();
         self.scratch.matched = matched;
@@ -1010,6 +1028,11 @@ fn conditions_hold(rule: &Compiled, place: Place<'_>, at: Option<At>, flow: Opti
         return false;
     }
     if test.fragmented.is_some_and(|wanted| at.is_some_and(|at| at.fragmented) != wanted) {
+        return false;
+    }
+    let not_known = |flow: &Flow<FlowState>| flow.state.app_bit() == 0;
+    let told = |flow: &Flow<FlowState>| flow.state.app_told;
+    if (rule.before_app && !flow.is_some_and(not_known)) || (rule.once_app && flow.is_none_or(told)) {
         return false;
     }
     if !rule.stream_sizes.iter().all(|(end, test)| flow.is_some_and(|flow| stream_size_holds(*end, *test, flow))) {

@@ -13,8 +13,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bulkhead_net::flow::Direction;
+use bulkhead_rules::buffer::BufferId;
 use bulkhead_rules::classification::PRIORITY_DEFAULT;
-use bulkhead_rules::condition::{Condition, Effect, End as StreamEnd, Flowint, FlowintOperation, FlowintValue};
+use bulkhead_rules::condition::{
+    AppLayerMode, Condition, Effect, End as StreamEnd, Flowint, FlowintOperation, FlowintValue, Recognised, XbitsTrack,
+};
 use bulkhead_rules::limits::SuppressionSide;
 use bulkhead_rules::tree::{
     Base, Body, Endian, FastPattern, FlowWord, Flowbits, FlowbitsOperation, NumberTest, PacketTest, Threshold, ThresholdKind,
@@ -24,6 +27,7 @@ use bulkhead_rules::{
     Variables,
 };
 
+use crate::hosts::HostBit;
 use crate::inspect::Steps;
 use crate::prefilter::{LITERAL_BYTES_MAX, Prefilter};
 use crate::transaction::{TxRule, TxRules, apps_of, bit, is_of_transactions, is_parsed};
@@ -87,6 +91,16 @@ pub(crate) struct Compiled {
     pub flowbits: Vec<FlowbitsStep>,
     /// Those that read, then those that write.
     pub flowints: Vec<FlowintStep>,
+    /// The same of hosts.
+    pub hostbits: Vec<HostBit>,
+    /// Asks that the flow's protocol is not known.
+    pub before_app: bool,
+    /// Nothing but the flow's protocol decides: it is told of once, with the packet that brings it out.
+    pub once_app: bool,
+    /// Nothing more of the flow is to be looked at.
+    pub bypass: bool,
+    /// A pass rule that tells of itself.
+    pub tells: bool,
     pub noalert: bool,
     pub thresholds: Vec<Threshold>,
     /// Of whom the rule says nothing.
@@ -454,8 +468,9 @@ fn turn(rule: &Compiled, index: usize) -> Turn {
         Action::Alert | Action::Config => 3,
     };
     let reads = |operation: FlowbitsOperation| matches!(operation, FlowbitsOperation::IsSet | FlowbitsOperation::IsNotSet);
-    let read = rule.flowbits.iter().any(|bits| reads(bits.operation));
-    let write = rule.flowbits.iter().any(|bits| !reads(bits.operation));
+    let of_hosts = |writes: bool| rule.hostbits.iter().any(|bit| bit.operation.writes() == writes);
+    let read = rule.flowbits.iter().any(|bits| reads(bits.operation)) || of_hosts(false);
+    let write = rule.flowbits.iter().any(|bits| !reads(bits.operation)) || of_hosts(true);
     let bits = match (write, read) {
         (true, false) => 0,
         (true, true) => 1,
@@ -481,7 +496,15 @@ fn compile_rule(
     // Of a rule on transactions, the payload is one of their tests.
     let payload = signature.buffers.iter().filter(|_| tx.is_none()).find(|list| list.buffer == BufferName::Payload);
     let matches: &[Match] = payload.map_or(&[], |list| &list.matches);
-    let steps = Steps::new(matches).map_err(|message| (Code::PcreUnsupported, message))?;
+    let decoded = decoded(signature).map_or(&[][..], |list| &list.matches);
+    let mut steps = Steps::with(matches, decoded, &[]).map_err(|message| (Code::PcreUnsupported, message))?;
+    let mut looks_for_faults = false;
+    for condition in &signature.conditions {
+        if let Condition::Asn1(asn1) = condition {
+            steps = steps.then_asn1(*asn1);
+            looks_for_faults = true;
+        }
+    }
     let class = signature.classtype.as_deref().and_then(|name| classification.class(name));
     let info = RuleInfo {
         gid: signature.gid,
@@ -535,6 +558,7 @@ fn compile_rule(
         })
         .collect();
     let needs_packet = !stream_sizes.is_empty()
+        || looks_for_faults
         || header.protocol == Protocol::TcpPacket
         || has(FlowWord::NoStream)
         || signature.packet.iter().any(forces_packet);
@@ -558,8 +582,21 @@ fn compile_rule(
         && tx.is_none()
         && !ports_matter
         && !matches!(header.protocol, Protocol::TcpPacket | Protocol::TcpStream);
+    let asked = asked_app(signature)?;
+    let once_app =
+        !signature.conditions.is_empty() && tx.is_none() && steps.is_empty() && signature.packet.is_empty() && asked.mask != u64::MAX;
     let compiled = Compiled {
-        apps: apps_of(&signature.apps),
+        apps: apps_of(&signature.apps) & asked.mask,
+        before_app: asked.unknown,
+        once_app,
+        bypass: signature.effects.contains(&Effect::Bypass),
+        tells: signature.effects.contains(&Effect::Alert),
+        hostbits: signature
+            .conditions
+            .iter()
+            .filter_map(HostBit::read)
+            .chain(signature.effects.iter().filter_map(HostBit::written))
+            .collect(),
         told_again: tx.as_ref().is_some_and(TxRule::is_told_again),
         tx_direction: tx.as_ref().and_then(TxRule::direction),
         info: Arc::new(info),
@@ -607,6 +644,9 @@ fn refused(rule: &Rule) -> Option<(Code, String)> {
         match list.buffer {
             BufferName::Payload if list.transforms.is_empty() => {}
             BufferName::Payload => return keyword("transforms of the payload"),
+            // With the buffer in which it is decoded.
+            BufferName::Named(BufferId::Base64Data) if decoded(signature).is_some() => {}
+            BufferName::Named(BufferId::Base64Data) => return keyword("base64_data of two decodings"),
             // As far as they are known: `TxRule::new`.
             BufferName::Named(_) => continue,
             BufferName::Frame { .. } => return keyword("frame"),
@@ -618,7 +658,8 @@ fn refused(rule: &Rule) -> Option<(Code, String)> {
     if !signature.apps.is_empty() && !signature.apps.iter().any(|app| is_parsed(*app)) {
         return unbuilt(signature.apps[0].name());
     }
-    refused_beside_buffers(rule, |condition| matches!(condition, Condition::StreamSize { .. }) || is_of_transactions(condition))
+    let known = |condition: &Condition| matches!(condition, Condition::Asn1(_)) || is_of_flow(condition) || is_of_transactions(condition);
+    refused_beside_buffers(rule, known)
 }
 
 /// The same for one match, in whatever buffer.
@@ -631,12 +672,11 @@ pub(crate) fn refused_match(found: &Match) -> Option<(Code, String)> {
         Match::ByteTest(test) => test.base,
         Match::ByteJump(jump) => jump.base,
         Match::ByteExtract(extract) => extract.base,
-        Match::ByteMath(_) => return keyword("byte_math"),
-        Match::Base64Decode(_) => return keyword("base64_decode"),
+        Match::ByteMath(math) => math.base,
+        Match::Base64Decode(_) | Match::Entropy(_) => return None,
         Match::Dataset(_) => return keyword("dataset"),
         Match::Datarep(_) => return keyword("datarep"),
         Match::Absent { .. } => return keyword("absent"),
-        Match::Entropy(_) => return keyword("entropy"),
     };
     if base == Base::Binary(Endian::Dce) { keyword("dce") } else { None }
 }
@@ -652,7 +692,10 @@ pub(crate) fn refused_beside_buffers(rule: &Rule, known: impl Fn(&Condition) -> 
         return Some((Code::ValueUnsupported, "the direction `=>` is not supported yet".to_owned()));
     }
     let known = |condition: &Condition| known(condition) || matches!(condition, Condition::Flowint(_));
-    let done = |effect: &Effect| matches!(effect, Effect::Flowint(_));
+    // A tag asks for logs of packets, of which there are none: it changes nothing of what is judged.
+    let done = |effect: &Effect| {
+        HostBit::written(effect).is_some() || matches!(effect, Effect::Flowint(_) | Effect::Tag(_) | Effect::Bypass | Effect::Alert)
+    };
     let beyond = |body: &Body| match body {
         Body::Condition(condition) => !known(condition),
         Body::Effect(effect) => !done(effect),
@@ -673,6 +716,57 @@ pub(crate) fn refused_beside_buffers(rule: &Rule, known: impl Fn(&Condition) -> 
         }
     }
     None
+}
+
+/// Conditions that the flow or its hosts answer, of whatever rule.
+pub(crate) fn is_of_flow(condition: &Condition) -> bool {
+    match condition {
+        Condition::Flowint(_) | Condition::Hostbits(_) | Condition::StreamSize { .. } => true,
+        Condition::Xbits(xbits) => xbits.track != XbitsTrack::Transaction,
+        Condition::AppLayerProtocol(test) => test.mode != AppLayerMode::Original,
+        _ => false,
+    }
+}
+
+/// What `base64_data` is asked, when there is one decoding that it can be of.
+pub(crate) fn decoded(signature: &bulkhead_rules::Signature) -> Option<&bulkhead_rules::BufferMatches> {
+    let decodes = |found: &&Match| matches!(found, Match::Base64Decode(_));
+    let decodings = signature.buffers.iter().flat_map(|list| &list.matches).filter(decodes).count();
+    let mut all = signature.buffers.iter().filter(|list| list.buffer == BufferName::Named(BufferId::Base64Data));
+    all.next().filter(|list| decodings == 1 && list.transforms.is_empty() && all.next().is_none())
+}
+
+/// What `app-layer-protocol` asks: a bit for each protocol that may be, and [`NO_APP`].
+struct AskedApp {
+    mask: u64,
+    unknown: bool,
+}
+
+/// The bit of a flow whose protocol will never be known.
+pub(crate) const NO_APP: u64 = 1 << 63;
+
+fn asked_app(signature: &bulkhead_rules::Signature) -> Result<AskedApp, (Code, String)> {
+    let mut asked = AskedApp { mask: u64::MAX, unknown: false };
+    for condition in &signature.conditions {
+        let Condition::AppLayerProtocol(test) = condition else { continue };
+        if test.protocols.contains(&Recognised::Unknown) {
+            if test.negated || test.protocols.len() > 1 {
+                return Err((Code::ValueUnsupported, "`app-layer-protocol:!unknown` is not supported yet".to_owned()));
+            }
+            asked.unknown = true;
+            continue;
+        }
+        let bits = test.protocols.iter().fold(0, |bits, one| {
+            bits | match one {
+                Recognised::As(app) if test.exact => crate::transaction::bit(*app),
+                Recognised::As(app) => apps_of(&[*app]),
+                Recognised::Failed => NO_APP,
+                Recognised::Unknown => 0,
+            }
+        });
+        asked.mask &= if test.negated { !bits } else { bits };
+    }
+    Ok(asked)
 }
 
 /// Keywords that look at one packet. `ip_proto` does not, in Suricata either.

@@ -13,19 +13,20 @@
 //! cleared and used again. Which parser filled a buffer is not known here: values come through [`Values`].
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::LazyLock;
 
 use bulkhead_net::flow::Direction;
 use bulkhead_rules::buffer::BufferId;
-use bulkhead_rules::condition::{Condition, IntegerTest, Towards, Which};
+use bulkhead_rules::condition::{Condition, IntegerTest, TlsVersion, Towards, Which};
 use bulkhead_rules::protocol::App;
 use bulkhead_rules::transform::{Transform, Xor, XorKey};
 use bulkhead_rules::tree::{FastPattern, FlowWord, FlowbitsOperation};
 use bulkhead_rules::{Buffer as BufferName, BufferMatches, Code, ContentMatch, Field, Match, Rule};
 
-use crate::inspect::{Buffer, Inspection, Steps, Work};
+use crate::inspect::{Buffer, Inspection, NameValues, Steps, Work};
 use crate::prefilter::{CARRY_BYTES, Carry, LITERAL_BYTES_MAX, Prefilter};
-use crate::rules::{refused_beside_buffers, refused_match};
+use crate::rules::{decoded, is_of_flow, refused_beside_buffers, refused_match};
 
 /// Lists of matches in one rule: one bit each in a candidate.
 const LISTS_MAX: usize = 32;
@@ -66,6 +67,17 @@ pub trait Values {
 
     /// The numbers of a name that are there, in the order in which they came.
     fn numbers(&self, field: Field, dir: Direction) -> impl Iterator<Item = u64>;
+
+    /// The numbers of a parser's own name.
+    fn named(&self, name: &str, dir: Direction) -> impl Iterator<Item = u64> {
+        let _ = (name, dir);
+        std::iter::empty()
+    }
+
+    /// The client's address.
+    fn client(&self) -> Option<IpAddr> {
+        None
+    }
 
     /// Nothing further comes in this direction.
     fn is_complete(&self, dir: Direction) -> bool;
@@ -145,6 +157,14 @@ enum Test {
         to_client: bool,
     },
     Event(Option<&'static str>),
+    /// The version of TLS that the hello of a direction says: any of these, each negated or not.
+    TlsVersion {
+        versions: Vec<(bool, u64)>,
+        to_server: bool,
+        to_client: bool,
+    },
+    /// A PORT command with another address than the client's.
+    FtpBounce,
     /// Contents of the payload; asked when all else holds.
     Payload {
         steps: Steps,
@@ -162,6 +182,8 @@ struct List {
     transforms: Vec<Transform>,
     steps: Steps,
     absent: Absent,
+    /// Place of the list that sets names which this one uses.
+    after: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -311,9 +333,10 @@ impl TxRules {
 
     /// Buffers that any rule looks into: what a parser need not fill otherwise.
     pub fn buffers(&self) -> impl Iterator<Item = BufferId> {
-        let lists = self.rules.iter().flatten().flat_map(|rule| &rule.tests).filter_map(|test| match test {
-            Test::List(list) => Some(list.buffer),
-            Test::Number { .. } | Test::Event(_) | Test::Payload { .. } => None,
+        let lists = self.rules.iter().flatten().flat_map(|rule| &rule.tests).flat_map(|test| match test {
+            Test::List(list) => vec![list.buffer],
+            Test::FtpBounce => vec![BufferId::FtpCommand, BufferId::FtpCommandData],
+            Test::Number { .. } | Test::Event(_) | Test::Payload { .. } | Test::TlsVersion { .. } => Vec::new(),
         });
         let mut all: Vec<BufferId> = lists.collect();
         all.sort_unstable();
@@ -417,7 +440,7 @@ impl TxRules {
                 if candidate.holds >> place & 1 != 0 || (is_last(&(place, test)) && !others()) {
                     continue;
                 }
-                match test.decide(rule.apps, values, scratch, work) {
+                match test.decide(rule, values, scratch, work) {
                     Decision::Holds => candidate.holds |= 1 << place,
                     Decision::Never => {
                         candidate.over = true;
@@ -459,11 +482,12 @@ impl TxRule {
     /// `None`: not a rule of transactions.
     pub(crate) fn new(rule: &Rule) -> Result<Option<Self>, (Code, String)> {
         let signature = &rule.signature;
-        let named = signature.buffers.iter().any(|list| matches!(list.buffer, BufferName::Named(_)));
+        // What is decoded of the payload is the payload's.
+        let named = signature.buffers.iter().any(|list| matches!(list.buffer, BufferName::Named(id) if id != BufferId::Base64Data));
         if !named && !signature.conditions.iter().any(is_of_transactions) {
             return Ok(None);
         }
-        if let Some(reason) = refused_beside_buffers(rule, is_of_transactions) {
+        if let Some(reason) = refused_beside_buffers(rule, |condition| is_of_flow(condition) || is_of_transactions(condition)) {
             return Err(reason);
         }
         let unsupported = |what: &str| Err((Code::KeywordUnsupported, format!("{what} is not supported yet")));
@@ -477,8 +501,9 @@ impl TxRule {
         let to_server = has(FlowWord::ToServer) || has(FlowWord::FromClient);
         let to_client = has(FlowWord::ToClient) || has(FlowWord::FromServer);
         let (to_server, to_client) = (to_server && !to_client, to_client && !to_server);
-        let mut tests = Vec::new();
-        for list in &signature.buffers {
+        let mut tests: Vec<Test> = Vec::new();
+        let inner = decoded(signature).map_or(&[][..], |list| &list.matches);
+        for list in signature.buffers.iter().filter(|list| list.buffer != BufferName::Named(BufferId::Base64Data)) {
             tests.push(match list.buffer {
                 BufferName::Payload => {
                     if !list.transforms.is_empty() {
@@ -487,14 +512,14 @@ impl TxRule {
                     if let Some(reason) = list.matches.iter().find_map(refused_match) {
                         return Err(reason);
                     }
-                    let steps = Steps::new(&list.matches).map_err(|message| (Code::PcreUnsupported, message))?;
+                    let steps = Steps::with(&list.matches, inner, &[]).map_err(|message| (Code::PcreUnsupported, message))?;
                     Test::Payload { steps, to_server: !to_client, to_client: !to_server }
                 }
-                BufferName::Named(_) | BufferName::Frame { .. } => Test::List(List::new(list, to_server, to_client)?),
+                BufferName::Named(_) | BufferName::Frame { .. } => Test::List(List::new(list, to_server, to_client, inner, &tests)?),
             });
         }
-        // Counters are the flow's.
-        for condition in signature.conditions.iter().filter(|condition| !matches!(condition, Condition::Flowint(_))) {
+        // Counters, bits and sizes are the flow's or its hosts'.
+        for condition in signature.conditions.iter().filter(|condition| !is_of_flow(condition)) {
             tests.push(match condition {
                 Condition::Integer(test) if as_size(condition).is_none() => {
                     if test.towards.is_some_and(|towards| towards == Towards::Both) {
@@ -504,8 +529,17 @@ impl TxRule {
                     Test::Number { test: test.clone(), to_server: !client && !to_client, to_client: !server && !to_server }
                 }
                 Condition::AppLayerEvent { event, .. } => Test::Event(*event),
+                Condition::TlsVersion(version) => {
+                    Test::TlsVersion { versions: vec![(false, wire(*version))], to_server: !to_client, to_client: !to_server }
+                }
+                Condition::SslVersion(versions) => Test::TlsVersion {
+                    versions: versions.iter().map(|(negated, version)| (*negated, wire(*version))).collect(),
+                    to_server: !to_client,
+                    to_client: !to_server,
+                },
+                Condition::FtpBounce => Test::FtpBounce,
                 _ => match as_size(condition) {
-                    Some(list) => Test::List(List::new(&list, to_server, to_client)?),
+                    Some(list) => Test::List(List::new(&list, to_server, to_client, &[], &[])?),
                     None => return unsupported("a condition of the rule"),
                 },
             });
@@ -531,7 +565,9 @@ impl TxRule {
     pub(crate) fn direction(&self) -> Option<Direction> {
         let all = |server: bool| {
             self.tests.iter().all(|test| match test {
-                Test::List(List { to_server, to_client, .. }) | Test::Number { to_server, to_client, .. } => {
+                Test::List(List { to_server, to_client, .. })
+                | Test::Number { to_server, to_client, .. }
+                | Test::TlsVersion { to_server, to_client, .. } => {
                     if server {
                         *to_server && !to_client
                     } else {
@@ -540,6 +576,7 @@ impl TxRule {
                 }
                 // Goes by the others.
                 Test::Payload { .. } => true,
+                Test::FtpBounce => server,
                 Test::Event(_) => false,
             })
         };
@@ -564,6 +601,7 @@ pub(crate) fn is_of_transactions(condition: &Condition) -> bool {
         || match condition {
             Condition::Integer(test) => APP_NUMBERS.contains(&test.field),
             Condition::AppLayerEvent { protocol: Some(app), .. } => is_parsed(*app),
+            Condition::TlsVersion(_) | Condition::SslVersion(_) | Condition::FtpBounce => true,
             _ => false,
         }
 }
@@ -590,7 +628,7 @@ fn trigger(rule: &Rule, tests: &[Test]) -> Trigger {
     let found = tests.iter().find_map(|test| match test {
         Test::Event(name) => Some(Trigger::Event(*name)),
         Test::Number { test, .. } if matches!(test.which, Which::Any | Which::All | Which::Index(_)) => Some(Trigger::Number(test.field)),
-        Test::List(_) | Test::Number { .. } | Test::Payload { .. } => None,
+        Test::List(_) | Test::Number { .. } | Test::Payload { .. } | Test::TlsVersion { .. } | Test::FtpBounce => None,
     });
     found.unwrap_or(Trigger::Start)
 }
@@ -609,10 +647,11 @@ fn as_size(condition: &Condition) -> Option<BufferMatches> {
 /// The list in which a rule's literal stands, and the literal: the author's choice, else the longest.
 fn fast_pattern(rule: &Rule) -> Option<(usize, (Vec<u8>, bool))> {
     let contents = || {
-        rule.signature.buffers.iter().enumerate().flat_map(|(place, list)| {
+        let tested = rule.signature.buffers.iter().filter(|list| list.buffer != BufferName::Named(BufferId::Base64Data));
+        tested.enumerate().flat_map(|(place, list)| {
             // Where a missing buffer is a match too, its bytes decide nothing.
             let absent = list.matches.iter().any(|found| matches!(found, Match::Absent { .. }));
-            let optional = absent || !matches!(list.buffer, BufferName::Named(_));
+            let optional = absent || !matches!(list.buffer, BufferName::Named(id) if id != BufferId::Base64Data);
             list.matches.iter().filter(move |_| !optional).filter_map(move |found| match found {
                 Match::Content(content) if !content.negated => Some((place, content)),
                 _ => None,
@@ -641,9 +680,47 @@ enum Decision {
 }
 
 impl Test {
-    fn decide(&self, apps: u64, values: &impl Values, scratch: &mut TxScratch, work: &mut Work) -> Decision {
+    fn decide(&self, rule: &TxRule, values: &impl Values, scratch: &mut TxScratch, work: &mut Work) -> Decision {
+        let apps = rule.apps;
         match self {
-            Self::List(list) => list.decide(values, scratch, work),
+            Self::List(list) => {
+                let before = list.after.and_then(|place| rule.tests.get(place));
+                let Some(Self::List(before)) = before else { return list.decide(values, None, scratch, work) };
+                match before.names(values, scratch, work) {
+                    Some(names) => list.decide(values, Some(&names), scratch, work),
+                    // It may hold later, or never: it is asked itself.
+                    None => Decision::NotYet,
+                }
+            }
+            Self::TlsVersion { versions, to_server, to_client } => {
+                let dirs =
+                    || [(*to_server, Direction::ToServer), (*to_client, Direction::ToClient)].into_iter().filter(|(there, _)| *there);
+                let holds = |found: u64| {
+                    // Drafts of 1.3 are 1.3.
+                    let found = if found >> 8 == 0x7f { 0x0304 } else { found };
+                    let only_negated = versions.iter().all(|(negated, _)| *negated);
+                    let listed = versions.iter().find(|(_, version)| *version == found);
+                    listed.map_or(only_negated, |(negated, _)| !negated)
+                };
+                work.charge(1);
+                let found = dirs().flat_map(|(_, dir)| values.named("tls.version", dir)).any(holds);
+                match (found, dirs().all(|(_, dir)| values.is_complete(dir))) {
+                    (true, _) => Decision::Holds,
+                    (false, true) => Decision::Never,
+                    (false, false) => Decision::NotYet,
+                }
+            }
+            Self::FtpBounce => {
+                let dir = Direction::ToServer;
+                let is_port = values.pieces(BufferId::FtpCommand, dir).any(|piece| piece.bytes.eq_ignore_ascii_case(b"PORT"));
+                let other = |piece: Piece<'_>| port_address(piece.bytes).is_some_and(|found| values.client() != Some(IpAddr::V4(found)));
+                work.charge(1);
+                match (is_port && values.pieces(BufferId::FtpCommandData, dir).any(other), values.is_complete(dir)) {
+                    (true, _) => Decision::Holds,
+                    (false, true) => Decision::Never,
+                    (false, false) => Decision::NotYet,
+                }
+            }
             Self::Number { test, to_server, to_client } => {
                 let dirs =
                     || [(*to_server, Direction::ToServer), (*to_client, Direction::ToClient)].into_iter().filter(|(there, _)| *there);
@@ -694,6 +771,27 @@ impl Test {
     }
 }
 
+/// As a hello says it.
+const fn wire(version: TlsVersion) -> u64 {
+    match version {
+        TlsVersion::Ssl2 => 0x0200,
+        TlsVersion::Ssl3 => 0x0300,
+        TlsVersion::Tls10 => 0x0301,
+        TlsVersion::Tls11 => 0x0302,
+        TlsVersion::Tls12 => 0x0303,
+        TlsVersion::Tls13 => 0x0304,
+        TlsVersion::Number(number) => number as u64,
+    }
+}
+
+/// `198,51,100,7,4,210` (RFC 959, section 4.1.2).
+fn port_address(text: &[u8]) -> Option<Ipv4Addr> {
+    let text = std::str::from_utf8(text.get(..text.len().min(64))?).ok()?;
+    let mut octets = text.split(',').map(|octet| octet.trim().parse::<u8>().ok());
+    let mut next = || octets.next().flatten();
+    Some(Ipv4Addr::new(next()?, next()?, next()?, next()?))
+}
+
 /// Of all numbers there will be.
 fn numbers_hold(test: &IntegerTest, all: &[u64]) -> bool {
     let holds = |number: &u64| test.test.matches(*number);
@@ -721,7 +819,8 @@ fn numbers_hold(test: &IntegerTest, all: &[u64]) -> bool {
 }
 
 impl List {
-    fn new(list: &BufferMatches, to_server: bool, to_client: bool) -> Result<Self, (Code, String)> {
+    /// `inner`: what is asked of that which it decodes. `before`: the rule's tests so far, whose names it may use.
+    fn new(list: &BufferMatches, to_server: bool, to_client: bool, inner: &[Match], before: &[Test]) -> Result<Self, (Code, String)> {
         let BufferName::Named(buffer) = list.buffer else {
             return Err((Code::KeywordUnsupported, "`frame` is not supported yet".to_owned()));
         };
@@ -749,18 +848,49 @@ impl List {
             _ => None,
         });
         let matches: Vec<Match> = list.matches.iter().filter(|found| !matches!(found, Match::Absent { .. })).cloned().collect();
+        let pcre = |message: String| (Code::PcreUnsupported, message);
+        let (steps, after) = match Steps::with(&matches, inner, &[]) {
+            Ok(steps) => (steps, None),
+            Err(message) => {
+                // It may use names that one of those before it sets.
+                let setting = before.iter().enumerate().find_map(|(place, test)| match test {
+                    Test::List(list) if !list.steps.names().is_empty() && list.after.is_none() => Some((place, list.steps.names())),
+                    _ => None,
+                });
+                match setting {
+                    Some((place, names)) => (Steps::with(&matches, inner, names).map_err(pcre)?, Some(place)),
+                    None => return Err(pcre(message)),
+                }
+            }
+        };
         Ok(Self {
             buffer,
             // A buffer of the other direction than the rule's is the other direction's all the same.
             to_server: info.to_server && (!only_client || !info.to_client),
             to_client: info.to_client && (!only_server || !info.to_server),
             transforms: list.transforms.clone(),
-            steps: Steps::new(&matches).map_err(|message| (Code::PcreUnsupported, message))?,
+            steps,
+            after,
             absent: absent.unwrap_or(Absent::No),
         })
     }
 
-    fn decide(&self, values: &impl Values, scratch: &mut TxScratch, work: &mut Work) -> Decision {
+    /// The names' values where it holds.
+    fn names(&self, values: &impl Values, scratch: &mut TxScratch, work: &mut Work) -> Option<NameValues> {
+        let dirs = [(self.to_server, Direction::ToServer), (self.to_client, Direction::ToClient)];
+        for (_, dir) in dirs.into_iter().filter(|(there, _)| *there) {
+            for piece in values.pieces(self.buffer, dir) {
+                let bytes = transform(&self.transforms, piece.bytes, &mut scratch.transformed, &mut scratch.other, work)?;
+                if let Some(names) = self.steps.values(Buffer { bytes, base: piece.base }, work) {
+                    return Some(names);
+                }
+            }
+        }
+        None
+    }
+
+    /// `names`: of the list that it comes after.
+    fn decide(&self, values: &impl Values, names: Option<&NameValues>, scratch: &mut TxScratch, work: &mut Work) -> Decision {
         let mut settled = true;
         let mut any = false;
         for dir in [(self.to_server, Direction::ToServer), (self.to_client, Direction::ToClient)].iter().filter(|(there, _)| *there) {
@@ -780,7 +910,12 @@ impl List {
                     Some(bytes) => bytes,
                     None => return Decision::NotYet,
                 };
-                match self.steps.run(Buffer { bytes, base: piece.base }, work) {
+                let buffer = Buffer { bytes, base: piece.base };
+                let inspection = match names {
+                    Some(names) => self.steps.run_with(buffer, names, work),
+                    None => self.steps.run(buffer, work),
+                };
+                match inspection {
                     Inspection::Match { .. } => return Decision::Holds,
                     Inspection::NoMatch => {}
                     Inspection::Exhausted => scratch.exhausted += u32::from(!work.is_spent()),

@@ -73,6 +73,23 @@ fn a_body_is_judged_as_it_comes_and_in_the_answers_direction() {
 }
 
 #[test]
+fn a_port_command_with_another_address_is_a_bounce() {
+    let mut bench = Bench::new(r#"alert ftp any any -> any any (msg:"bounce"; flow:to_server; ftpbounce; sid:1;)"#);
+    let mut connection = Connection::new(40_000, 21);
+    connection.open(&mut bench);
+    connection.reply(&mut bench, b"220 ready\r\n");
+    connection.request(&mut bench, b"USER a\r\n");
+    connection.reply(&mut bench, b"331 go on\r\n");
+    let own = CLIENT.octets().map(|octet| octet.to_string()).join(",");
+    connection.request(&mut bench, format!("PORT {own},4,1\r\n").as_bytes());
+    connection.reply(&mut bench, b"200 done\r\n");
+    assert_eq!(bench.sids(), [0; 0]);
+    connection.request(&mut bench, b"PORT 203,0,113,9,4,1\r\n");
+    connection.reply(&mut bench, b"200 done\r\n");
+    assert_eq!(bench.sids(), [1]);
+}
+
+#[test]
 fn names_asked_for_are_judged_by_the_datagram() {
     let rules = r#"drop dns any any -> any any (msg:"name"; dns.query; dotprefix; content:".evil.example"; endswith; nocase; sid:1;)
         alert dns any any -> any 53 (msg:"opcode"; dns.opcode:0; dns.query; content:"www"; sid:2;)

@@ -241,6 +241,70 @@ fn flowbits_thresholds_and_noalert_hold_rules_back() {
 }
 
 #[test]
+fn bits_of_hosts_outlive_the_flow_that_sets_them() {
+    let rules = [
+        r#"alert tcp any any -> any any (msg:"set"; content:"login"; xbits:set,in,track ip_src,expire 60; noalert; sid:1;)"#,
+        r#"alert tcp any any -> any any (msg:"isset"; content:"root"; xbits:isset,in,track ip_src; sid:2;)"#,
+        r#"alert udp any any -> any any (msg:"pair"; content:"root"; xbits:isset,in,track ip_pair; sid:3;)"#,
+        r#"alert udp any any -> any any (msg:"host"; content:"root"; hostbits:isset,in,src; tag:session,5,packets; sid:4;)"#,
+    ]
+    .join("\n");
+    let mut bench = Bench::new(&rules);
+    let mut first = Connection::new(40000, 80);
+    first.open(&mut bench);
+    first.request(&mut bench, b"root ");
+    first.request(&mut bench, b"login ");
+    let mut second = Connection::new(40001, 80);
+    second.open(&mut bench);
+    second.reply(&mut bench, b"root ");
+    second.request(&mut bench, b"root ");
+    bench.send(&udp((CLIENT, 1), (SERVER, 2), b"root"));
+    assert_eq!(bench.sids(), [2, 4]);
+}
+
+#[test]
+fn the_protocol_that_was_recognised_is_a_condition() {
+    let rules = [
+        r#"alert tcp any any -> any any (msg:"not http"; content:"STM"; app-layer-protocol:!http; sid:1;)"#,
+        r#"alert tcp any any -> any any (msg:"http"; app-layer-protocol:http; sid:2;)"#,
+        r#"alert tcp any any -> any any (msg:"failed"; app-layer-protocol:failed; sid:3;)"#,
+    ]
+    .join("\n");
+    let mut bench = Bench::new(&rules);
+    let mut web = Connection::new(40000, 80);
+    web.open(&mut bench);
+    web.request(&mut bench, b"GET /STM HTTP/1.1\r\nHost: a\r\n\r\n");
+    web.request(&mut bench, b"GET /STM HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(bench.sids(), [2], "the protocol is told of once");
+    bench.events.clear();
+    let mut other = Connection::new(40001, 80);
+    other.open(&mut bench);
+    other.request(&mut bench, &[0x01; 64]);
+    other.request(&mut bench, b"\x02STM");
+    for _ in 0..40 {
+        other.request(&mut bench, &[0x03; 512]);
+        other.reply(&mut bench, &[0x04; 512]);
+    }
+    assert_eq!(bench.sids(), [1, 3]);
+}
+
+#[test]
+fn bytes_are_decoded_and_faults_of_ber_found_in_payloads() {
+    let rules = [
+        r#"alert udp any any -> any any (msg:"text"; content:"d="; base64_decode:relative; base64_data; content:"World"; sid:1;)"#,
+        r#"alert udp any any -> any any (msg:"bits"; content:"BER"; asn1:bitstring_overflow, relative_offset 1; sid:2;)"#,
+        r#"pass udp any any -> any any (msg:"let through"; content:"known"; alert; sid:3;)"#,
+    ]
+    .join("\n");
+    let mut bench = Bench::new(&rules);
+    bench.send(&udp((CLIENT, 1), (SERVER, 2), b"d=SGVsbG8gV29ybGQ="));
+    bench.send(&udp((CLIENT, 1), (SERVER, 2), b"BER\0\x03\x01\xff"));
+    bench.send(&udp((CLIENT, 1), (SERVER, 2), b"BER\0\x03\x01\x07"));
+    bench.send(&udp((CLIENT, 1), (SERVER, 2), b"known d=SGVsbG8gV29ybGQ="));
+    assert_eq!(bench.sids(), [1, 2, 3]);
+}
+
+#[test]
 fn sizes_of_a_stream_count_from_the_handshake() {
     let rules = [
         r#"alert tcp any any -> any any (msg:"first"; flow:established,to_server; stream_size:server,<,5; content:"hello"; sid:1;)"#,

@@ -117,6 +117,22 @@ impl Bench {
 }
 
 #[test]
+fn a_number_of_one_buffer_is_known_in_the_next() {
+    let mut bench = Bench::new(
+        r#"alert http any any -> any any (msg:"a"; flow:to_server; http.cookie; content:"auth="; byte_extract:1,0,first,relative; http.request_body; content:"f="; byte_test:1,=,first,0,relative; sid:1;)
+        alert http any any -> any any (msg:"b"; flow:to_server; http.request_body; content:"f="; base64_decode:offset 2,relative; base64_data; content:"evil"; sid:2;)"#,
+    );
+    bench.put(BufferId::HttpRequestBody, ToServer, b"f=xyZXZpbA==");
+    assert_eq!(bench.matched(), [2]);
+    bench.put(BufferId::HttpCookie, ToServer, b"auth=x");
+    assert_eq!(bench.matched(), [1]);
+    bench.next();
+    bench.put(BufferId::HttpCookie, ToServer, b"auth=y");
+    bench.put(BufferId::HttpRequestBody, ToServer, b"f=xyZXZpb");
+    assert_eq!(bench.settle(ToServer), [0; 0]);
+}
+
+#[test]
 fn lists_are_decided_as_their_buffers_come() {
     let mut bench = Bench::new(
         r#"alert http any any -> any any (msg:"a"; flow:to_server; http.method; content:"POST"; http.uri; content:"/up"; startswith; http.request_body; content:"evil"; sid:1;)
