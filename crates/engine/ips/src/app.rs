@@ -394,7 +394,7 @@ impl Listener<'_, '_> {
                 self.stats.steps_exhausted += u64::from(self.tx_scratch.exhausted);
                 self.scratch.cap_reached = true;
             }
-            for rule in self.tx_scratch.matched.drain(..) {
+            for (rule, mut excerpt) in self.tx_scratch.matched.drain(..).zip(self.tx_scratch.excerpts.drain(..)) {
                 let compiled = self.rules.rule(rule);
                 let dir = compiled.flow.direction.or(compiled.tx_direction).unwrap_or(dir);
                 let (from, to) = match dir {
@@ -403,9 +403,11 @@ impl Listener<'_, '_> {
                 };
                 if compiled.header_matches(from, to) {
                     self.stats.matched += 1;
+                    let beyond = excerpt.len().saturating_sub(self.config.excerpt_bytes_max);
+                    excerpt.drain(..beyond);
                     let record = self.config.transactions.then(|| Box::new(Record::of(tx)));
                     let tx = Some(TxMatch { id: tx.id, protocol: tx.protocol, record });
-                    self.scratch.matched.push(Matched { rule, stream: Some(dir), excerpt: Vec::new(), tx });
+                    self.scratch.matched.push(Matched { rule, stream: Some(dir), excerpt, tx });
                 }
             }
         }

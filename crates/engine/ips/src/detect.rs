@@ -2,10 +2,13 @@
 
 use std::net::IpAddr;
 
-use bulkhead_model::{BypassReason, WorkloadId};
-use bulkhead_net::decode::{Packet, Transport};
-use bulkhead_net::flow::Direction;
+use bulkhead_model::{BypassReason, Timestamp, WorkloadId};
+use bulkhead_net::decode::{IpVersion, Packet, Transport};
+use bulkhead_net::flow::{Direction, Flow};
 use bulkhead_net::stream::{StreamEnd, StreamSink};
+use bulkhead_rules::Field;
+use bulkhead_rules::buffer::BufferId;
+use bulkhead_rules::condition::{IntegerTest, IpOption};
 use bulkhead_rules::tree::{BitsMode, PacketTest, Relation, TcpFlagsTest};
 
 use std::sync::Arc;
@@ -13,7 +16,7 @@ use std::sync::Arc;
 use bulkhead_applayer::{Protocol, Transport as Carrier};
 
 use crate::app::{AppFault, AppFlow, Apps, Raw, TxMatch, With, app_of};
-use crate::inspect::{Buffer, Inspection, Work};
+use crate::inspect::{Buffer, Inspection, Steps, Work};
 use crate::outcome::{PipelineConfig, Record, Stats};
 use crate::prefilter::Carry;
 use crate::rules::{Compiled, Group, RuleId, RuleInfo, Ruleset};
@@ -616,6 +619,8 @@ pub(crate) fn inspect_packet(
         if (rule.ip_only && !view.first_in_direction)
             || !rule.header_matches(view.from, view.to)
             || !rule.packet.iter().all(|test| packet_test(test, packet))
+            || !rule.ip_options.iter().all(|option| has_ip_option(*option, packet))
+            || !rule.headers.iter().all(|(buffer, steps)| header_holds(*buffer, steps, packet, &mut scratch.work))
             || scratch.matched[..of_stream].iter().any(|matched| matched.rule == id)
         {
             continue;
@@ -681,6 +686,87 @@ fn packet_test(test: &PacketTest, packet: &Packet<'_>) -> bool {
             u16::try_from(units).is_ok_and(|units| related(*relation, units, *value))
         }
     }
+}
+
+fn header_holds(buffer: BufferId, steps: &Steps, packet: &Packet<'_>, work: &mut Work) -> bool {
+    let ip = &packet.ip;
+    // What stands between the IP header and the payload.
+    let transport = || ip.payload.get(..ip.payload.len().saturating_sub(packet.payload.len()));
+    let first = |count: usize| ip.payload.get(..count);
+    let address = |address: IpAddr| match address {
+        IpAddr::V4(address) => ([address.octets().as_slice(), &[0; 12]].concat(), 4),
+        IpAddr::V6(address) => (address.octets().to_vec(), 16),
+    };
+    let (held, length);
+    let bytes = match (buffer, &packet.transport) {
+        (BufferId::TcpHdr, Transport::Tcp(_)) => transport(),
+        (BufferId::UdpHdr, Transport::Udp(_)) | (BufferId::Icmpv4Hdr, Transport::Icmp(_)) => first(8),
+        (BufferId::Icmpv6Hdr, Transport::Icmpv6(_)) => first(8),
+        (BufferId::Ipv4Hdr, _) if ip.version == IpVersion::V4 => Some(ip.header),
+        (BufferId::Ipv6Hdr, _) if ip.version == IpVersion::V6 => Some(ip.header),
+        (BufferId::IpSrc | BufferId::IpDst, _) => {
+            (held, length) = address(if buffer == BufferId::IpSrc { packet.src() } else { packet.dst() });
+            held.get(..length)
+        }
+        _ => None,
+    };
+    bytes.is_some_and(|bytes| matches!(steps.run(Buffer { bytes, base: 0 }, work), Inspection::Match { .. }))
+}
+
+/// Of IPv4 (RFC 791, section 3.1).
+fn has_ip_option(option: IpOption, packet: &Packet<'_>) -> bool {
+    let wanted = match option {
+        IpOption::Any => None,
+        IpOption::EndOfList => Some(0),
+        IpOption::NoOperation => Some(1),
+        IpOption::RecordRoute => Some(7),
+        IpOption::Timestamp => Some(68),
+        IpOption::Security => Some(130),
+        IpOption::LooseSourceRoute => Some(131),
+        IpOption::ExtendedSecurity => Some(133),
+        IpOption::StreamId => Some(136),
+        IpOption::StrictSourceRoute => Some(137),
+        IpOption::RouterAlert => Some(148),
+    };
+    let mut rest = match packet.ip.version {
+        IpVersion::V4 => packet.ip.header.get(20..).unwrap_or_default(),
+        IpVersion::V6 => &[],
+    };
+    while let Some((kind, behind)) = rest.split_first() {
+        if wanted.is_none_or(|wanted| wanted == *kind) {
+            return true;
+        }
+        rest = match kind {
+            0 => &[],
+            1 => behind,
+            // The length counts the two bytes before it.
+            _ => behind.first().filter(|length| **length >= 2).and_then(|length| rest.get(usize::from(*length)..)).unwrap_or_default(),
+        };
+    }
+    false
+}
+
+/// The numbers of a field that the packet or its flow has, each tested for itself.
+pub(crate) fn number_holds(test: &IntegerTest, packet: &Packet<'_>, flow: Option<&Flow<FlowState>>, now: Timestamp) -> bool {
+    let options = || packet.tcp().map(|tcp| tcp.options);
+    let found = match test.field {
+        Field::TcpMss => options().and_then(|options| options.mss).map(u64::from),
+        Field::TcpWscale => options().and_then(|options| options.window_scale).map(u64::from),
+        // Packet too big (RFC 4443, section 3.2).
+        Field::Icmpv6Mtu => match &packet.transport {
+            Transport::Icmpv6(icmp) if icmp.kind == 2 => icmp.body.first_chunk::<4>().map(|bytes| u64::from(u32::from_be_bytes(*bytes))),
+            _ => None,
+        },
+        Field::VlanId => return packet.vlan.as_slice().iter().any(|id| test.test.matches(*id)),
+        Field::VlanLayers => Some(packet.vlan.as_slice().len() as u64),
+        Field::FlowAge => flow.map(|flow| now.since(flow.start) / 1_000_000_000),
+        Field::FlowBytesToclient => flow.map(|flow| flow.to_client.bytes),
+        Field::FlowBytesToserver => flow.map(|flow| flow.to_server.bytes),
+        Field::FlowPktsToclient => flow.map(|flow| flow.to_client.packets),
+        Field::FlowPktsToserver => flow.map(|flow| flow.to_server.packets),
+        _ => None,
+    };
+    found.is_some_and(|found| test.test.matches(found))
 }
 
 fn flags_match(test: TcpFlagsTest, flags: u8) -> bool {

@@ -24,6 +24,7 @@ mod rules;
 pub mod threshold;
 mod tls;
 pub mod transaction;
+mod transform;
 
 pub use bulkhead_applayer as applayer;
 pub use bulkhead_net::flow::{Direction, Endpoint, FlowEnd, Handshake, Origin, Tuple};

@@ -28,7 +28,7 @@ use bulkhead_rules::condition::{End as StreamEnd, FlowintOperation, FlowintValue
 use bulkhead_rules::tree::{FlowbitsOperation, NumberTest};
 
 use crate::app::{AppFault, AppFlow, Apps, Raw, With};
-use crate::detect::{End, FlowState, PacketView, Scratch, StreamInspector, follows, index, inspect_packet};
+use crate::detect::{End, FlowState, PacketView, Scratch, StreamInspector, follows, index, inspect_packet, number_holds};
 use crate::hosts::HostBits;
 use crate::outcome::*;
 use crate::rules::{Compiled, FlowintStep, RuleInfo, Ruleset};
@@ -506,6 +506,8 @@ impl Judge {
         let first_in_direction = !std::mem::replace(&mut flow.state.ip_only_done[index(dir)], true);
         let view = PacketView { packet, from, to, dir: Some(dir), in_stream, first_in_direction };
         inspect_packet(&self.rules, &self.config, &view, &mut self.scratch, &mut self.stats);
+        let (rules, flow) = (&self.rules, &*flow);
+        self.scratch.matched.retain(|found| rules.rule(found.rule).integers.iter().all(|test| number_holds(test, packet, Some(flow), now)));
 
         // Conditions of the rules whose contents hold, in the rules' order.
         let established = match &flow.tcp {
@@ -614,7 +616,10 @@ impl Judge {
         let rules = Arc::clone(&self.rules);
         self.scratch.matched.retain(|matched| {
             let rule = rules.rule(matched.rule);
-            rule.steps.is_empty() && !rule.packet.is_empty() && rule.source_ports.is_any() && rule.destination_ports.is_any()
+            let of_headers =
+                !rule.packet.is_empty() || !rule.headers.is_empty() || !rule.ip_options.is_empty() || !rule.integers.is_empty();
+            let numbers = rule.integers.iter().all(|test| number_holds(test, packet, None, now));
+            rule.steps.is_empty() && of_headers && numbers && rule.source_ports.is_any() && rule.destination_ports.is_any()
         });
         let decision = self.decide(place, None, None, from, to);
         let mut verdict = decision.verdict;

@@ -16,7 +16,8 @@ use bulkhead_net::flow::Direction;
 use bulkhead_rules::buffer::BufferId;
 use bulkhead_rules::classification::PRIORITY_DEFAULT;
 use bulkhead_rules::condition::{
-    AppLayerMode, Condition, Effect, End as StreamEnd, Flowint, FlowintOperation, FlowintValue, Recognised, XbitsTrack,
+    AppLayerMode, Condition, Effect, End as StreamEnd, Flowint, FlowintOperation, FlowintValue, IntegerTest, IpOption, Recognised, Which,
+    XbitsTrack,
 };
 use bulkhead_rules::limits::SuppressionSide;
 use bulkhead_rules::tree::{
@@ -79,6 +80,11 @@ pub(crate) struct Compiled {
     pub both_ways: bool,
     pub flow: FlowTest,
     pub packet: Vec<PacketTest>,
+    /// What its headers hold.
+    pub headers: Vec<(BufferId, Steps)>,
+    /// Numbers of its headers, and of the flow.
+    pub integers: Vec<IntegerTest>,
+    pub ip_options: Vec<IpOption>,
     /// Bytes that TCP has carried since the handshake.
     pub stream_sizes: Vec<(StreamEnd, NumberTest)>,
     pub steps: Steps,
@@ -311,7 +317,8 @@ impl Ruleset {
             | PacketTest::FragOffset { .. } => false,
         };
         self.rules.iter().any(|rule| {
-            let asks = rule.packet.iter().any(of_control) || (!rule.stream_sizes.is_empty() && rule.steps.is_empty());
+            let of_headers = !rule.headers.is_empty() || !rule.integers.is_empty() || !rule.ip_options.is_empty();
+            let asks = of_headers || rule.packet.iter().any(of_control) || (!rule.stream_sizes.is_empty() && rule.steps.is_empty());
             rule.on_packet && rule.protocol_matches(6) && asks
         })
     }
@@ -557,8 +564,18 @@ fn compile_rule(
             _ => None,
         })
         .collect();
+    let headers = header_lists(signature)?;
+    let integers: Vec<IntegerTest> = signature.conditions.iter().filter_map(number_of_packet).cloned().collect();
+    let ip_options: Vec<IpOption> = signature
+        .conditions
+        .iter()
+        .filter_map(|condition| if let Condition::IpOption(option) = condition { Some(*option) } else { None })
+        .collect();
     let needs_packet = !stream_sizes.is_empty()
         || looks_for_faults
+        || !headers.is_empty()
+        || !integers.is_empty()
+        || !ip_options.is_empty()
         || header.protocol == Protocol::TcpPacket
         || has(FlowWord::NoStream)
         || signature.packet.iter().any(forces_packet);
@@ -577,6 +594,7 @@ fn compile_rule(
         && signature.packet.iter().all(|test| matches!(test, PacketTest::IpProto { .. }))
         && signature.flowbits.iter().all(|bits| bits.operation == FlowbitsOperation::Set)
         && signature.conditions.is_empty()
+        && !signature.buffers.iter().any(|list| matches!(list.buffer, BufferName::Named(_)))
         && signature.effects.is_empty()
         && signature.apps.is_empty()
         && tx.is_none()
@@ -608,6 +626,9 @@ fn compile_rule(
         both_ways: header.direction == bulkhead_rules::Direction::Both,
         flow,
         packet: signature.packet.clone(),
+        headers,
+        integers,
+        ip_options,
         stream_sizes,
         steps,
         flowbits: signature.flowbits.iter().map(flowbits_step).collect(),
@@ -644,6 +665,8 @@ fn refused(rule: &Rule) -> Option<(Code, String)> {
         match list.buffer {
             BufferName::Payload if list.transforms.is_empty() => {}
             BufferName::Payload => return keyword("transforms of the payload"),
+            BufferName::Named(id) if is_of_packet(id) && list.transforms.is_empty() => {}
+            BufferName::Named(id) if is_of_packet(id) => return keyword("transforms of a header"),
             // With the buffer in which it is decoded.
             BufferName::Named(BufferId::Base64Data) if decoded(signature).is_some() => {}
             BufferName::Named(BufferId::Base64Data) => return keyword("base64_data of two decodings"),
@@ -658,7 +681,9 @@ fn refused(rule: &Rule) -> Option<(Code, String)> {
     if !signature.apps.is_empty() && !signature.apps.iter().any(|app| is_parsed(*app)) {
         return unbuilt(signature.apps[0].name());
     }
-    let known = |condition: &Condition| matches!(condition, Condition::Asn1(_)) || is_of_flow(condition) || is_of_transactions(condition);
+    let of_packet =
+        |condition: &Condition| matches!(condition, Condition::Asn1(_) | Condition::IpOption(_)) || number_of_packet(condition).is_some();
+    let known = |condition: &Condition| of_packet(condition) || is_of_flow(condition) || is_of_transactions(condition);
     refused_beside_buffers(rule, known)
 }
 
@@ -725,6 +750,55 @@ pub(crate) fn is_of_flow(condition: &Condition) -> bool {
         Condition::Xbits(xbits) => xbits.track != XbitsTrack::Transaction,
         Condition::AppLayerProtocol(test) => test.mode != AppLayerMode::Original,
         _ => false,
+    }
+}
+
+/// Buffers that are headers of one packet.
+pub(crate) const fn is_of_packet(buffer: BufferId) -> bool {
+    matches!(
+        buffer,
+        BufferId::TcpHdr
+            | BufferId::UdpHdr
+            | BufferId::Icmpv4Hdr
+            | BufferId::Icmpv6Hdr
+            | BufferId::Ipv4Hdr
+            | BufferId::Ipv6Hdr
+            | BufferId::IpSrc
+            | BufferId::IpDst
+    )
+}
+
+fn header_lists(signature: &bulkhead_rules::Signature) -> Result<Vec<(BufferId, Steps)>, (Code, String)> {
+    let mut all = Vec::new();
+    for list in &signature.buffers {
+        if let BufferName::Named(buffer) = list.buffer
+            && is_of_packet(buffer)
+        {
+            all.push((buffer, Steps::new(&list.matches).map_err(|message| (Code::PcreUnsupported, message))?));
+        }
+    }
+    Ok(all)
+}
+
+/// A number of a packet's headers or of its flow that is there once.
+fn number_of_packet(condition: &Condition) -> Option<&IntegerTest> {
+    use bulkhead_rules::Field;
+    match condition {
+        Condition::Integer(test) if test.which == Which::Any && test.towards.is_none() => matches!(
+            test.field,
+            Field::TcpMss
+                | Field::TcpWscale
+                | Field::Icmpv6Mtu
+                | Field::VlanId
+                | Field::VlanLayers
+                | Field::FlowAge
+                | Field::FlowBytesToclient
+                | Field::FlowBytesToserver
+                | Field::FlowPktsToclient
+                | Field::FlowPktsToserver
+        )
+        .then_some(test),
+        _ => None,
     }
 }
 

@@ -20,22 +20,23 @@ use bulkhead_net::flow::Direction;
 use bulkhead_rules::buffer::BufferId;
 use bulkhead_rules::condition::{Condition, IntegerTest, TlsVersion, Towards, Which};
 use bulkhead_rules::protocol::App;
-use bulkhead_rules::transform::{Transform, Xor, XorKey};
+use bulkhead_rules::transform::Transform;
 use bulkhead_rules::tree::{FastPattern, FlowWord, FlowbitsOperation};
 use bulkhead_rules::{Buffer as BufferName, BufferMatches, Code, ContentMatch, Field, Match, Rule};
 
 use crate::inspect::{Buffer, Inspection, NameValues, Steps, Work};
 use crate::prefilter::{CARRY_BYTES, Carry, LITERAL_BYTES_MAX, Prefilter};
-use crate::rules::{decoded, is_of_flow, refused_beside_buffers, refused_match};
+use crate::rules::{decoded, is_of_flow, is_of_packet, refused_beside_buffers, refused_match};
+use crate::transform::{TRANSFORM_BYTES_PER_UNIT, is_built, needs_whole, transform};
 
 /// Lists of matches in one rule: one bit each in a candidate.
 const LISTS_MAX: usize = 32;
 /// Rules that one transaction may have as candidates. Of all of ET Open a request has a dozen.
 pub const CANDIDATES_MAX: usize = 512;
+/// Bytes of what was found that are kept for an alert.
+pub const EXCERPT_BYTES_MAX: usize = 256;
 /// As many have room in a state that waits for its next transaction.
 const CANDIDATES_KEPT: usize = 32;
-/// Bytes that a transform goes through for one unit of work.
-const TRANSFORM_BYTES_PER_UNIT: usize = 64;
 
 /// One value of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -233,6 +234,10 @@ pub struct TxScratch {
     hits: Vec<u32>,
     /// Rules that have matched in the last call, ascending.
     pub matched: Vec<TxRuleId>,
+    /// By place in `matched`: the end of what was found last, at most [`EXCERPT_BYTES_MAX`] bytes.
+    pub excerpts: Vec<Vec<u8>>,
+    /// The end of what the last list found.
+    found: Vec<u8>,
     /// Rules of the last call that were given up on without an answer.
     pub exhausted: u32,
 }
@@ -426,12 +431,14 @@ impl TxRules {
     /// Second pass, after all news of a call: lists that can be decided now. What has matched is in `scratch.matched`.
     pub fn verify(&self, values: &impl Values, state: &mut TxState, scratch: &mut TxScratch, work: &mut Work) {
         scratch.matched.clear();
+        scratch.excerpts.clear();
         scratch.exhausted = 0;
         for candidate in &mut state.candidates {
             let Some(Some(rule)) = self.rules.get(candidate.rule as usize) else { continue };
             if candidate.over {
                 continue;
             }
+            scratch.found.clear();
             // The payload costs most and says least.
             let tests = || rule.tests.iter().enumerate();
             let is_last = |(_, test): &(usize, &Test)| matches!(test, Test::Payload { .. });
@@ -455,6 +462,7 @@ impl TxRules {
             if !candidate.over && candidate.holds.count_ones() as usize == rule.tests.len() {
                 candidate.over = rule.again.is_none_or(|dir| values.is_complete(dir));
                 scratch.matched.push(candidate.rule);
+                scratch.excerpts.push(scratch.found.clone());
             }
         }
     }
@@ -483,7 +491,10 @@ impl TxRule {
     pub(crate) fn new(rule: &Rule) -> Result<Option<Self>, (Code, String)> {
         let signature = &rule.signature;
         // What is decoded of the payload is the payload's.
-        let named = signature.buffers.iter().any(|list| matches!(list.buffer, BufferName::Named(id) if id != BufferId::Base64Data));
+        let named = signature
+            .buffers
+            .iter()
+            .any(|list| matches!(list.buffer, BufferName::Named(id) if id != BufferId::Base64Data && !is_of_packet(id)));
         if !named && !signature.conditions.iter().any(is_of_transactions) {
             return Ok(None);
         }
@@ -903,7 +914,7 @@ impl List {
                     return Decision::Never;
                 }
                 // What holds of a part may not hold of the whole.
-                if !piece.done && !self.steps.only_gains() {
+                if !piece.done && (!self.steps.only_gains() || self.transforms.iter().any(needs_whole)) {
                     continue;
                 }
                 let bytes = match transform(&self.transforms, piece.bytes, &mut scratch.transformed, &mut scratch.other, work) {
@@ -916,7 +927,13 @@ impl List {
                     None => self.steps.run(buffer, work),
                 };
                 match inspection {
-                    Inspection::Match { .. } => return Decision::Holds,
+                    Inspection::Match { end } => {
+                        // Of a list without contents: its beginning.
+                        let end = if end == 0 { bytes.len().min(EXCERPT_BYTES_MAX) } else { end.min(bytes.len()) };
+                        scratch.found.clear();
+                        scratch.found.extend_from_slice(&bytes[end.saturating_sub(EXCERPT_BYTES_MAX)..end]);
+                        return Decision::Holds;
+                    }
                     Inspection::NoMatch => {}
                     Inspection::Exhausted => scratch.exhausted += u32::from(!work.is_spent()),
                 }
@@ -927,93 +944,5 @@ impl List {
             (true, false, Absent::Must | Absent::May) => Decision::Holds,
             (true, ..) => Decision::Never,
         }
-    }
-}
-
-const fn is_built(transform: &Transform) -> bool {
-    matches!(
-        transform,
-        Transform::Dotprefix
-            | Transform::UrlDecode
-            | Transform::StripWhitespace
-            | Transform::CompressWhitespace
-            | Transform::ToLowercase
-            | Transform::ToUppercase
-            | Transform::Xor(Xor { key: XorKey::Bytes(_), .. })
-    )
-}
-
-/// The buffer as the transforms leave it, in `out` when there are any. `None`: the packet's work is spent.
-fn transform<'a>(all: &[Transform], bytes: &'a [u8], out: &'a mut Vec<u8>, other: &mut Vec<u8>, work: &mut Work) -> Option<&'a [u8]> {
-    if all.is_empty() {
-        return Some(bytes);
-    }
-    out.clear();
-    out.extend_from_slice(bytes);
-    for one in all {
-        if !work.charge(1 + out.len() / TRANSFORM_BYTES_PER_UNIT) {
-            return None;
-        }
-        std::mem::swap(out, other);
-        out.clear();
-        apply(one, other, out);
-    }
-    Some(out)
-}
-
-/// `detect-transform-*.c`.
-fn apply(transform: &Transform, bytes: &[u8], out: &mut Vec<u8>) {
-    // C's `isspace`.
-    let space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c);
-    match transform {
-        Transform::Dotprefix => {
-            out.push(b'.');
-            out.extend_from_slice(bytes);
-        }
-        Transform::StripWhitespace => out.extend(bytes.iter().filter(|byte| !space(byte))),
-        Transform::CompressWhitespace => {
-            let mut before = false;
-            for byte in bytes {
-                let now = space(byte);
-                if !(now && before) {
-                    out.push(*byte);
-                }
-                before = now;
-            }
-        }
-        Transform::ToLowercase => out.extend(bytes.iter().map(u8::to_ascii_lowercase)),
-        Transform::ToUppercase => out.extend(bytes.iter().map(u8::to_ascii_uppercase)),
-        Transform::UrlDecode => {
-            let hex = |byte: Option<&u8>| byte.and_then(|byte| (*byte as char).to_digit(16));
-            let mut at = 0;
-            while let Some(byte) = bytes.get(at) {
-                let decoded = match (byte, hex(bytes.get(at + 1)), hex(bytes.get(at + 2))) {
-                    (b'%', Some(high), Some(low)) => Some((high << 4 | low) as u8),
-                    _ => None,
-                };
-                out.push(decoded.unwrap_or(if *byte == b'+' { b' ' } else { *byte }));
-                at += if decoded.is_some() { 3 } else { 1 };
-            }
-        }
-        Transform::Xor(Xor { offset, key: XorKey::Bytes(key) }) => {
-            let offset = (*offset as usize).min(bytes.len());
-            let (plain, rest) = bytes.split_at(offset);
-            out.extend_from_slice(plain);
-            out.extend(rest.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
-        }
-        // Refused when the rule was compiled (`is_built`).
-        Transform::Xor(_)
-        | Transform::StripPseudoHeaders
-        | Transform::HeaderLowercase
-        | Transform::ToMd5
-        | Transform::ToSha1
-        | Transform::ToSha256
-        | Transform::Pcre(_)
-        | Transform::FromBase64(_)
-        | Transform::Domain
-        | Transform::TopLevelDomain
-        | Transform::Subslice(_)
-        | Transform::Gunzip(_)
-        | Transform::ZlibDeflate(_) => out.extend_from_slice(bytes),
     }
 }

@@ -46,6 +46,7 @@ fn the_packet_that_completes_a_match_is_not_let_go() {
     let outcome = connection.request(&mut bench, rest);
     assert_eq!(outcome.verdict, Verdict::DropFlow(DropReason::Rule));
     assert_eq!(bench.sids(), [1, 2]);
+    assert_eq!(bench.alerts().iter().map(|alert| alert.excerpt.as_slice()).collect::<Vec<_>>(), [b"/evil".as_slice(), b"/a/%2e%2e"]);
     assert!(bench.alerts().iter().all(|alert| alert.tx == Some(0) && alert.app == Some(Protocol::Http) && alert.record.is_none()));
     assert_eq!(connection.request(&mut bench, b"GET / HTTP/1.1\r\n\r\n").verdict, Verdict::Drop(DropReason::Flow));
 }

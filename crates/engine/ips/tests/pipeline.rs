@@ -241,6 +241,29 @@ fn flowbits_thresholds_and_noalert_hold_rules_back() {
 }
 
 #[test]
+fn headers_are_buffers_and_numbers() {
+    let rules = [
+        r#"alert udp any any -> any any (msg:"udp"; content:"evil"; udp.hdr; content:"|00 35|"; offset:2; depth:2; sid:1;)"#,
+        r#"alert ip any any -> any any (msg:"never"; udp.hdr; content:"evil"; sid:2;)"#,
+        r#"alert ip any any -> any any (msg:"ip"; ipv4.hdr; content:"|11|"; offset:9; depth:1; ip.dst; content:"|c6 33 64|"; startswith; bsize:4; sid:3;)"#,
+        r#"alert ip any any -> any any (msg:"option"; ipopts:any; sid:4;)"#,
+        r#"alert ip any any -> any any (msg:"many"; flow.pkts_toserver:>1; content:"evil"; sid:5;)"#,
+        r#"alert tcp any any -> any any (msg:"mss"; flags:S; tcp.mss:>0; sid:6;)"#,
+        r#"alert tcp any any -> any any (msg:"tcp"; flags:S; tcp.hdr; content:"|02|"; offset:13; depth:1; sid:7;)"#,
+    ]
+    .join("\n");
+    let mut bench = Bench::new(&rules);
+    bench.send(&udp((CLIENT, 1_000), (SERVER, 53), b"evil"));
+    assert_eq!(bench.sids(), if SERVER.octets()[..3] == [198, 51, 100] { vec![1, 3] } else { vec![1] });
+    bench.events.clear();
+    bench.send(&udp((CLIENT, 1_000), (SERVER, 53), b"evil"));
+    assert!(bench.sids().contains(&5));
+    bench.events.clear();
+    Connection::new(40_000, 80).open(&mut bench);
+    assert_eq!(bench.sids(), [7], "its SYN has no options");
+}
+
+#[test]
 fn bits_of_hosts_outlive_the_flow_that_sets_them() {
     let rules = [
         r#"alert tcp any any -> any any (msg:"set"; content:"login"; xbits:set,in,track ip_src,expire 60; noalert; sid:1;)"#,
