@@ -17,6 +17,8 @@ pub(crate) const POOL_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub struct Config {
     /// Buffers that somebody looks at; parsers may leave out the others.
     pub wanted: BufferSet,
+    /// Keep [`crate::Notes`]: somebody writes records of transactions.
+    pub notes: bool,
     /// Transactions of one session that are open at the same time (Suricata's `max-tx`).
     pub transactions_max: usize,
     /// Bytes of one direction that are looked at to recognise a protocol; four times as many while the other is silent.
@@ -50,6 +52,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             wanted: BufferSet::ALL,
+            notes: true,
             transactions_max: 512,
             probe_bytes_max: 4096,
             probe_datagrams_max: 16,
@@ -137,6 +140,7 @@ impl Context {
         self.pooled = self.pooled.saturating_sub(std::mem::take(&mut tx.counted));
         self.stats.transactions += 1;
         tx.begin(protocol, id);
+        tx.notes.off = !self.config.notes;
         tx
     }
 

@@ -18,6 +18,7 @@
 //! | numbers (`dns.opcode`, `http.status`) | [`Field::from_name`], [`Transaction::integers`] |
 //! | which transaction | [`Transaction::id`]: counted by session from 0; [`Transaction::user`] is the consumer's own, to find what it remembers |
 //! | app-layer events | [`Transaction::new_events`]; those of no transaction come through [`Sink::event`] |
+//! | what the log says beside the values | [`Transaction::notes`]: a tree of keys |
 //! | files | each is a streaming value of `file.data`, with a value of `file.name` where it has a name, [`Field::FileSize`] at its end |
 //! | another connection belongs to it (FTP) | [`Sink::expect`], then [`Session::expected`] |
 //! | when is it over | [`Sink::complete`], told once for each transaction, also when the session ends before its end |
@@ -40,6 +41,7 @@ mod http;
 mod http2;
 mod lines;
 mod names;
+mod notes;
 mod protocol;
 mod session;
 mod sink;
@@ -50,6 +52,7 @@ mod transaction;
 
 pub use context::{Config, Context, Stats};
 pub use names::{Buffer, BufferSet, Dir, Field, Protocol, Side, Stage};
+pub use notes::{Note, Notes};
 pub use session::{Session, Transport};
 pub use sink::{Expectation, Finished, Sink};
 pub use transaction::{Transaction, Value, Window};

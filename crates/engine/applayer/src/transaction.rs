@@ -11,6 +11,7 @@
 use std::ops::Range;
 
 use crate::names::{Buffer, Dir, Field, Protocol, Stage};
+use crate::notes::Notes;
 
 /// Streams a transaction may have at once; further ones are not kept.
 pub(crate) const STREAMS_MAX: usize = 16;
@@ -102,6 +103,8 @@ pub struct Transaction {
     streams_used: usize,
     integers: Vec<(Field, Dir, u64)>,
     events: Vec<(&'static str, Dir)>,
+    /// For the log.
+    pub(crate) notes: Notes,
     reported: Reported,
     /// Values were left out because a cap was reached.
     pub overflowed: bool,
@@ -131,6 +134,7 @@ impl Default for Transaction {
             streams_used: 0,
             integers: Vec::new(),
             events: Vec::new(),
+            notes: Notes::default(),
             reported: Reported::default(),
             overflowed: false,
         }
@@ -226,6 +230,11 @@ impl Transaction {
         &self.events[self.reported.events.min(self.events.len())..]
     }
 
+    /// What the log says beside the values.
+    pub const fn notes(&self) -> &Notes {
+        &self.notes
+    }
+
     pub fn is_complete(&self) -> bool {
         self.progress == [Stage::Complete; 2]
     }
@@ -233,7 +242,7 @@ impl Transaction {
     /// Bytes of memory.
     pub fn memory(&self) -> usize {
         let streams: usize = self.streams.iter().map(|stream| stream.bytes.capacity()).sum();
-        FIXED_BYTES + self.values.capacity() * size_of::<Value>() + self.bytes.capacity() + streams
+        FIXED_BYTES + self.values.capacity() * size_of::<Value>() + self.bytes.capacity() + streams + self.notes.memory()
     }
 
     fn any_stream_grew(&self) -> bool {
@@ -255,6 +264,7 @@ impl Transaction {
         self.bytes.clear();
         self.integers.clear();
         self.events.clear();
+        self.notes.clear();
         self.streams_used = 0;
         self.reported = Reported::default();
         self.overflowed = false;
@@ -273,6 +283,7 @@ impl Transaction {
         self.values.shrink_to(256);
         self.integers.clear();
         self.integers.shrink_to(256);
+        self.notes.shrink();
     }
 
     /// The last report is done: what is there now is old.

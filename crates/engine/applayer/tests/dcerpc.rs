@@ -58,6 +58,30 @@ fn binds_and_calls_are_transactions() {
 }
 
 #[test]
+fn the_log_has_both_directions_of_a_call() {
+    let told = play(Transport::Tcp, &script(), &[]);
+    told.expect_notes(&[
+        "0 request=BIND",
+        "0 call_id=1",
+        "0 rpc_version=5.0",
+        "0 response=BINDACK",
+        "0 interfaces[0].uuid=12345678-1234-abcd-ef00-0123456789ab",
+        "0 interfaces[0].version=1.2",
+        "0 interfaces[0].ack_result=0",
+        "1 request=REQUEST",
+        "1 req.opnum=26",
+        "1 req.frag_cnt=2",
+        "1 req.stub_data_size=9",
+        "1 res.frag_cnt=1",
+        "1 res.stub_data_size=6",
+    ]);
+    let mut answer = datagram();
+    answer[1] = 2;
+    let told = play(Transport::Udp, &[(Dir::ToServer, datagram()), (Dir::ToClient, answer)], &[]);
+    told.expect_notes(&["0 request=REQUEST", "0 response=RESPONSE", "0 seqnum=5", "0 req.stub_data_size=4", "0 res.frag_cnt=1"]);
+}
+
+#[test]
 fn datagrams_are_transactions() {
     let told = play(Transport::Udp, &[(Dir::ToServer, datagram())], &[]);
     told.expect(&[

@@ -180,6 +180,7 @@ impl Apps {
     /// Another rule set: what its rules look at, and the log.
     pub fn want(&mut self, rules: &Ruleset, log: bool) {
         self.context.config.wanted = if log { BufferSet::ALL } else { rules.transactions().buffers().filter_map(buffer_of).collect() };
+        self.context.config.notes = log;
     }
 
     pub fn data(&mut self, flow: &mut AppFlow, dir: Direction, bytes: &[u8], with: With<'_>) {

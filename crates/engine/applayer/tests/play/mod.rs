@@ -1,11 +1,13 @@
 //! Plays a script of bytes through a session, and writes down what was told.
 
-use bulkhead_applayer::{Config, Context, Dir, Finished, Protocol, Session, Sink, Transaction, Transport};
+use bulkhead_applayer::{Config, Context, Dir, Finished, Note, Protocol, Session, Sink, Transaction, Transport};
 
 #[derive(Default)]
 pub struct Told {
     /// `ID NAME VALUE`, `ID NAME=NUMBER`, `ID !EVENT` of transactions in the order in which they ended.
     pub lines: Vec<String>,
+    /// `ID PATH=VALUE` of what is for the log: `0 interfaces[0].uuid=…`, lists counted each time they are written.
+    pub notes: Vec<String>,
     /// Of what streams: all bytes that were new, by transaction and the value's number in it.
     streams: Vec<(u64, &'static str, usize, Vec<u8>)>,
     pub protocols: Vec<Protocol>,
@@ -37,6 +39,7 @@ impl Sink for Told {
         self.lines.extend(streams.map(|(id, name, _, bytes)| format!("{id} {name} {}", text(bytes))));
         self.lines.extend(tx.integers().iter().map(|(field, _, value)| format!("{} {}={value}", tx.id, field.name())));
         self.lines.extend(tx.events().map(|(event, _)| format!("{} !{event}", tx.id)));
+        self.notes.extend(paths(tx).into_iter().map(|path| format!("{} {path}", tx.id)));
     }
 
     fn event(&mut self, event: &'static str, _: Dir) {
@@ -57,9 +60,55 @@ impl Told {
     }
 
     #[allow(dead_code)] // Not every test file asks.
+    #[track_caller]
+    pub fn expect_notes(&self, wanted: &[&str]) {
+        for line in wanted {
+            assert!(self.notes.iter().any(|told| told == line), "{line:?} is not in {:#?}", self.notes);
+        }
+    }
+
+    #[allow(dead_code)] // Not every test file asks.
     pub fn events(&self) -> Vec<&str> {
         self.lines.iter().filter_map(|line| line.split_once(" !")).filter(|(id, _)| !id.contains(' ')).map(|(_, event)| event).collect()
     }
+}
+
+/// Notes with the way to each.
+fn paths(tx: &Transaction) -> Vec<String> {
+    let mut all = Vec::new();
+    // The way to what is open, and in a list how many were before.
+    let mut open: Vec<(String, Option<usize>)> = vec![(String::new(), None)];
+    for note in tx.notes().iter() {
+        let mut way = |key: &str| {
+            let (way, index) = open.last_mut().expect("the tree itself");
+            match index {
+                Some(index) => {
+                    *index += 1;
+                    format!("{way}[{}]", *index - 1)
+                }
+                None if way.is_empty() => key.to_owned(),
+                None => format!("{way}.{key}"),
+            }
+        };
+        match note {
+            Note::Number(key, value) => all.push(format!("{}={value}", way(key))),
+            Note::Signed(key, value) => all.push(format!("{}={value}", way(key))),
+            Note::Truth(key, value) => all.push(format!("{}={value}", way(key))),
+            Note::Text(key, value) => all.push(format!("{}={}", way(key), text(value))),
+            Note::Object(key) => {
+                let way = way(key);
+                open.push((way, None));
+            }
+            Note::List(key) => {
+                let way = way(key);
+                open.push((way, Some(0)));
+            }
+            Note::End => {
+                open.pop().filter(|_| !open.is_empty()).expect("an end to each beginning, and no more");
+            }
+        }
+    }
+    all
 }
 
 fn text(bytes: &[u8]) -> String {
