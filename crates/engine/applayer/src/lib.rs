@@ -32,8 +32,10 @@
 #![forbid(unsafe_code)]
 
 mod context;
+mod datagram;
 mod dcerpc;
 mod detect;
+mod dhcp;
 mod dns;
 mod ftp;
 pub mod fuzz;
@@ -42,11 +44,13 @@ mod http2;
 mod lines;
 mod names;
 mod notes;
+mod ntp;
 mod protocol;
 mod session;
 mod sink;
 mod smtp;
 mod ssh;
+mod tftp;
 mod tls;
 mod transaction;
 

@@ -77,6 +77,9 @@ named! {
         /// A data connection of FTP ([`crate::Session::expected`]).
         FtpData "ftp-data",
         Dcerpc "dcerpc",
+        Dhcp "dhcp",
+        Ntp "ntp",
+        Tftp "tftp",
     }
 }
 
@@ -149,6 +152,7 @@ buffers! {
     FtpReply "ftp.reply" ToClient Complete, FtpCompletionCode "ftp.completion_code" ToClient Complete,
     // Of a bind, and of each request the one it goes to: the identifier in lower case with hyphens, a blank, the version.
     DcerpcIface "dcerpc.iface" ToServer Complete, DcerpcStubData "dcerpc.stub_data" Both Complete,
+    NtpReferenceId "ntp.reference_id" Both Complete,
 }
 
 named! {
@@ -173,6 +177,8 @@ named! {
         DcerpcOpnum "dcerpc.opnum", DcerpcCallId "dcerpc.call_id",
         /// 0: an interface of a bind was taken.
         DcerpcAck "dcerpc.ack_result",
+        DhcpLeasetime "dhcp.leasetime", DhcpRebindingTime "dhcp.rebinding_time", DhcpRenewalTime "dhcp.renewal_time",
+        NtpMode "ntp.mode", NtpStratum "ntp.stratum", NtpVersion "ntp.version",
     }
 }
 

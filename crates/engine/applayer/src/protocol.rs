@@ -3,10 +3,11 @@
 use std::fmt::Debug;
 
 use crate::context::{Config, Io};
+use crate::datagram::Messages;
 use crate::names::{Dir, Protocol};
 use crate::session::Transport;
 use crate::sink::Finished;
-use crate::{dcerpc, dns, ftp, http, http2, smtp, ssh, tls};
+use crate::{dcerpc, dhcp, dns, ftp, http, http2, ntp, smtp, ssh, tftp, tls};
 
 /// One row a protocol, asked in this order.
 pub(crate) static TABLE: &[Entry] = &[
@@ -34,6 +35,25 @@ pub(crate) static TABLE: &[Entry] = &[
         transport: Transport::Udp,
         probe: dns::probe_udp,
         parser: |_| Box::new(dns::Dns::new(Transport::Udp)),
+    },
+    Entry {
+        protocol: Protocol::Dhcp,
+        transport: Transport::Udp,
+        probe: dhcp::probe,
+        parser: |_| Box::new(Messages { protocol: Protocol::Dhcp, read: dhcp::read }),
+    },
+    Entry {
+        protocol: Protocol::Tftp,
+        transport: Transport::Udp,
+        probe: tftp::probe,
+        parser: |_| Box::new(Messages { protocol: Protocol::Tftp, read: tftp::read }),
+    },
+    // The least certain of the datagrams stands last.
+    Entry {
+        protocol: Protocol::Ntp,
+        transport: Transport::Udp,
+        probe: ntp::probe,
+        parser: |_| Box::new(Messages { protocol: Protocol::Ntp, read: ntp::read }),
     },
 ];
 

@@ -149,10 +149,13 @@ pub fn framed(script: &[(Dir, Vec<u8>)], cut: usize, damage: &[(usize, u8)]) -> 
     framed
 }
 
-/// The corpus of the fuzz body has this file.
+/// The corpus of the fuzz body has this file; with `BULKHEAD_BLESS` set it is written.
 #[allow(dead_code)] // Not every test file asks.
 #[track_caller]
 pub fn assert_corpus(name: &str, bytes: &[u8]) {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
+    if std::env::var_os("BULKHEAD_BLESS").is_some() {
+        std::fs::write(&path, bytes).expect("the corpus can be written");
+    }
     assert!(std::fs::read(&path).is_ok_and(|found| found == bytes), "{} is not what the test has now", path.display());
 }
