@@ -116,7 +116,11 @@ impl Dns {
         let Some(id) = io.begin(Protocol::Dns) else { return Some(Next::Finished(Finished::Cap("transactions_max"))) };
         let tx = io.tx(id)?;
         match Header::read(message) {
-            Some(header) => Reader { message, dir, response: header.is_response(), scratch: &mut self.scratch, tx }.read(header),
+            Some(header) => {
+                tx.notes.number("id", u16_at(message, 0).unwrap_or_default());
+                tx.notes.number("flags", header.flags);
+                Reader { message, dir, response: header.is_response(), scratch: &mut self.scratch, tx }.read(header);
+            }
             None => tx.event("dns.malformed_data", dir),
         }
         tx.advance(dir, Stage::Complete);

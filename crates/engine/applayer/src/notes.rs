@@ -28,7 +28,7 @@ pub enum Note<'a> {
     End,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kept {
     Number(&'static str, u64),
     Signed(&'static str, i64),
@@ -39,7 +39,7 @@ enum Kept {
     End,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Notes {
     kept: Vec<Kept>,
     bytes: Vec<u8>,

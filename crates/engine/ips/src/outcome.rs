@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bulkhead_applayer::{Buffer, Dir, Field, Protocol, Transaction};
+use bulkhead_applayer::{Buffer, Dir, Field, Notes, Protocol, Transaction};
 use bulkhead_model::{BypassReason, DropReason, Timestamp, Verdict, WorkloadId};
 use bulkhead_net::decode::DecodeEvent;
 use bulkhead_net::flow::{Counts, Direction, Endpoint, FlowEnd};
@@ -228,6 +228,8 @@ pub struct Record {
     pub values: Vec<(Buffer, Dir, Vec<u8>)>,
     pub integers: Vec<(Field, Dir, u64)>,
     pub events: Vec<(&'static str, Dir)>,
+    /// What only a log wants.
+    pub notes: Notes,
     /// Both directions came to their end.
     pub complete: bool,
 }
@@ -247,6 +249,7 @@ impl Record {
                 .collect(),
             integers: tx.integers().to_vec(),
             events: tx.events().collect(),
+            notes: tx.notes().clone(),
             complete: tx.is_complete(),
         }
     }
