@@ -1,8 +1,6 @@
 //! First lines and header blocks to values.
 
-use super::encoding::{Codings, Decoder, Limits};
-use super::multipart::{Multipart, parameter};
-use super::{Body, Exchange, Http, METHODS, Scratch, Side, State, uri};
+use super::{Body, Exchange, Http, METHODS, Origin, Scratch, Side, State, uri};
 use crate::context::Io;
 use crate::names::{Buffer, BufferSet, Dir, Field, Protocol, Stage};
 use crate::protocol::Next;
@@ -259,53 +257,6 @@ impl Http {
     }
 }
 
-impl Body {
-    /// Which codings and parts the body has, and under which name it is a file.
-    pub(crate) fn prepare(scratch: &Scratch, origin: Origin, io: &mut Io<'_>) -> Self {
-        let Origin { side, id } = origin;
-        let config = &io.context.config;
-        let (wanted, layers_max) = (config.wanted, config.coding_layers_max);
-        let limits = Limits {
-            bytes_max: config.decoded_bytes_max,
-            ratio_max: config.decoded_ratio_max,
-            ratio_free_bytes: config.decoded_free_bytes,
-        };
-        let mut body = Self::default();
-        let (own, dir) = (if side == Side::Request { Buffer::HttpRequestBody } else { Buffer::HttpResponseBody }, io.dir);
-        if !wanted.contains(own) && !wanted.contains(Buffer::FileData) {
-            return body;
-        }
-        let mut codings = Codings::default();
-        for name in [&b"content-encoding"[..], b"transfer-encoding"] {
-            scratch.meant(name).for_each(|value| codings.add(value, layers_max));
-        }
-        if !codings.list.is_empty() {
-            body.decoder = Some(Box::new(Decoder::new(&codings, limits, &mut io.context.inflaters)));
-        }
-        if side == Side::Request {
-            body.form = scratch.first_value(b"content-type").and_then(Multipart::new).map(Box::new);
-        }
-        let Some(tx) = io.tx(id) else { return body };
-        if codings.unknown {
-            tx.event("http.abnormal_ce_header", dir);
-        }
-        if codings.too_many {
-            tx.event("http.too_many_encoding_layers", dir);
-        }
-        if body.form.is_none() && wanted.contains(Buffer::FileName) {
-            let named = scratch.first_value(b"content-disposition").and_then(|value| parameter(value, b"filename"));
-            let name = match named {
-                Some(name) => Some(name.to_vec()),
-                None => tx.get(Buffer::HttpUri, Dir::ToServer).map(|uri| path(uri).to_vec()),
-            };
-            if let Some(name) = name.filter(|name| !name.is_empty()) {
-                tx.value(Buffer::FileName, dir, &name);
-            }
-        }
-        body
-    }
-}
-
 /// Fields as values: the block, each field, those with a buffer of their own, and the names.
 pub(crate) fn fields_to_values(tx: &mut Transaction, dir: Dir, side: Side, scratch: &Scratch, wanted: &BufferSet) {
     let excluded: &[u8] = if side == Side::Request { b"cookie" } else { b"set-cookie" };
@@ -347,18 +298,6 @@ pub(crate) fn fields_to_values(tx: &mut Transaction, dir: Dir, side: Side, scrat
         let end = tx.append(b"\r\n").end;
         tx.value_at(Buffer::HttpHeaderNames, dir, start..end);
     }
-}
-
-/// Whose body it is.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Origin {
-    pub side: Side,
-    pub id: u64,
-}
-
-/// A normalised target without query and fragment.
-fn path(uri: &[u8]) -> &[u8] {
-    &uri[..uri.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(uri.len())]
 }
 
 fn note(tx: &mut Transaction, dir: Dir, side: Side, odd: &super::fields::Oddities) {

@@ -8,34 +8,33 @@
 //!
 //! A header block is read once, when its blank line is there, so that no cutting into segments can matter.
 
+mod body;
 mod encoding;
 mod fields;
+mod lines;
 mod message;
 mod multipart;
 mod uri;
 
 use std::collections::VecDeque;
 
+pub(crate) use body::{Body, Origin};
 pub(crate) use encoding::Pool as Inflaters;
 pub(crate) use fields::Scratch;
-pub(crate) use message::{Origin, fields_to_values, host_values};
+pub(crate) use message::{fields_to_values, host_values};
 pub(crate) use multipart::parameter;
 pub(crate) use uri::{Target, host_and_port};
 
 use crate::context::{Config, Io};
-use crate::names::{Buffer, Dir, Field, Stage};
+use crate::names::{Dir, Stage};
 use crate::protocol::{Next, Parser, Probe, Step};
 use crate::sink::Finished;
-use crate::transaction::Transaction;
-use encoding::{Decoder, Failure};
-use multipart::{Multipart, Part};
+use lines::{Begins, begins_a_status, find_block, find_line, find_status_line, is_blank, is_space};
 
 /// Bytes of a chunk-size line, extensions included.
 const CHUNK_LINE_MAX: usize = 8 * 1024;
 /// Digits of a chunk's size, leading zeros included.
 const CHUNK_DIGITS_MAX: usize = 64;
-/// A line before a status line that is passed over.
-const JUNK_LINE_MAX: usize = 64;
 /// Longest method of a request that is not known by name. Servers hand any to their programs.
 const METHOD_MAX: usize = 64;
 /// So much of a line that names a path is a request, whatever its end will be.
@@ -147,17 +146,6 @@ struct Half {
     tx: Option<u64>,
     body: Body,
     exchange: Option<Exchange>,
-}
-
-/// What becomes of a body, whatever the version that frames it.
-#[derive(Debug, Default)]
-pub(crate) struct Body {
-    stream: Option<u8>,
-    /// One of the files of a form.
-    file: Option<u8>,
-    decoder: Option<Box<Decoder>>,
-    form: Option<Box<Multipart>>,
-    broken: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -343,124 +331,6 @@ impl Http {
     }
 }
 
-fn open_body(side: Side, form: bool, dir: Dir, tx: &mut Transaction) -> Option<u8> {
-    tx.advance(dir, Stage::Body);
-    match side {
-        Side::Request if form => tx.open_stream(&[Buffer::HttpRequestBody], dir),
-        Side::Request => tx.open_stream(&[Buffer::HttpRequestBody, Buffer::FileData], dir),
-        Side::Response => tx.open_stream(&[Buffer::HttpResponseBody, Buffer::FileData], dir),
-    }
-}
-
-impl Body {
-    /// Bytes as they came. `Some`: a cap on what they become was reached.
-    pub fn push(&mut self, bytes: &[u8], side: Side, id: u64, io: &mut Io<'_>) -> Option<Next> {
-        if bytes.is_empty() {
-            return None;
-        }
-        io.context.stats.body_bytes += bytes.len() as u64;
-        if self.stream.is_none() {
-            self.stream = open_body(side, self.form.is_some(), io.dir, io.tx(id)?);
-        }
-        let Some(mut decoder) = self.decoder.take() else {
-            self.grow(bytes, id, io);
-            return None;
-        };
-        let before = decoder.given();
-        let result = decoder.push(bytes, &mut |piece| self.grow(piece, id, io));
-        io.context.stats.decoded_bytes += decoder.given() - before;
-        self.note_broken(&decoder, id, io);
-        self.decoder = Some(decoder);
-        let failure = result.err()?;
-        io.context.stats.decoded_refused += 1;
-        let (event, cap) = match failure {
-            Failure::Ratio => ("http.compression_bomb", "decoded_ratio_max"),
-            Failure::Bytes => ("http.compression_bomb_limit_reached", "decoded_bytes_max"),
-        };
-        io.event(Some(id), event);
-        Some(Next::Finished(Finished::Cap(cap)))
-    }
-
-    pub fn is_coded(&self) -> bool {
-        self.decoder.is_some()
-    }
-
-    /// The body is complete.
-    pub fn close(mut self, id: u64, io: &mut Io<'_>) {
-        let dir = io.dir;
-        if let Some(mut decoder) = self.decoder.take() {
-            decoder.end(&mut |piece| self.grow(piece, id, io));
-            self.note_broken(&decoder, id, io);
-            decoder.recycle(&mut io.context.inflaters);
-        }
-        if let Some(mut form) = self.form.take() {
-            form.end(&mut |part| self.part(part, id, io));
-        }
-        if let Some(stream) = self.stream
-            && let Some(tx) = io.tx(id)
-        {
-            let length = tx.stream_len(stream);
-            tx.integer_is(if dir == Dir::ToServer { Field::HttpRequestLength } else { Field::HttpResponseLength }, dir, length);
-            tx.close_stream(stream);
-        }
-    }
-
-    /// Bytes of the body without its codings.
-    fn grow(&mut self, bytes: &[u8], id: u64, io: &mut Io<'_>) {
-        if let Some(stream) = self.stream {
-            io.grow(id, stream, bytes);
-        }
-        if let Some(mut form) = self.form.take() {
-            form.push(bytes, &mut |part| self.part(part, id, io));
-            self.form = Some(form);
-        }
-    }
-
-    fn part(&mut self, part: Part<'_>, id: u64, io: &mut Io<'_>) {
-        let dir = io.dir;
-        match part {
-            Part::File(name) => {
-                if let Some(tx) = io.tx(id) {
-                    tx.value(Buffer::FileName, dir, name);
-                    self.file = tx.open_stream(&[Buffer::FileData], dir);
-                }
-            }
-            Part::Bytes(bytes) => {
-                if let Some(file) = self.file {
-                    io.grow(id, file, bytes);
-                }
-            }
-            Part::End => {
-                if let Some(file) = self.file.take()
-                    && let Some(tx) = io.tx(id)
-                {
-                    let length = tx.stream_len(file);
-                    tx.integer_is(Field::FileSize, dir, length);
-                    tx.close_stream(file);
-                }
-            }
-            Part::InvalidHeader => io.event(Some(id), "http.multipart_invalid_header"),
-        }
-    }
-
-    fn note_broken(&mut self, decoder: &Decoder, id: u64, io: &mut Io<'_>) {
-        if decoder.is_broken() && !std::mem::replace(&mut self.broken, true) {
-            io.context.stats.undecodable += 1;
-            io.event(Some(id), "http.gzip_decompression_failed");
-        }
-    }
-
-    /// `len` bytes are missing: what is coded cannot be read on, in a form the file it is in cannot be told.
-    pub fn skip(&mut self, len: u64, id: u64, io: &mut Io<'_>) {
-        if let Some(decoder) = self.decoder.as_mut() {
-            decoder.kill();
-        }
-        for stream in [self.stream, self.file].into_iter().flatten() {
-            io.skip(id, stream, len);
-        }
-    }
-}
-
 impl Parser for Http {
     fn data(&mut self, bytes: &[u8], io: &mut Io<'_>) -> Step {
         let mut at = 0;
@@ -536,117 +406,4 @@ impl Parser for Http {
     fn wakes_other(&mut self) -> bool {
         std::mem::take(&mut self.wake)
     }
-}
-
-fn find_line(bytes: &[u8], scanned: &mut usize) -> Option<usize> {
-    let from = (*scanned).min(bytes.len());
-    let found = memchr::memchr(b'\n', &bytes[from..]).map(|at| from + at);
-    *scanned = bytes.len();
-    found
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Begins {
-    Status,
-    /// A status line, behind so many bytes of another line.
-    After(usize),
-    /// None; what came is the body.
-    Body,
-    /// Too few bytes to tell.
-    Unknown,
-}
-
-/// Whether these bytes, blanks and one short line before them aside, can be a status line.
-fn begins_a_status(bytes: &[u8]) -> Begins {
-    let is_status = |bytes: &[u8]| {
-        let start = bytes.iter().take(BLANKS_MAX).take_while(|byte| is_blank(**byte)).count();
-        let text = &bytes[start..bytes.len().min(start + 4)];
-        match text.eq_ignore_ascii_case(&b"HTTP"[..text.len()]) {
-            false => Begins::Body,
-            true if text.len() == 4 => Begins::Status,
-            true => Begins::Unknown,
-        }
-    };
-    match is_status(bytes) {
-        Begins::Body => match memchr::memchr(b'\n', &bytes[..bytes.len().min(JUNK_LINE_MAX)]) {
-            Some(end) => match is_status(&bytes[end + 1..]) {
-                Begins::Status => Begins::After(end + 1),
-                found => found,
-            },
-            None if bytes.len() < JUNK_LINE_MAX => Begins::Unknown,
-            None => Begins::Body,
-        },
-        found => found,
-    }
-}
-
-/// Before the size of a chunk: C's `isspace`, and zeros.
-const fn is_space(byte: u8) -> bool {
-    is_blank(byte) || byte == 0x0b
-}
-
-const fn is_blank(byte: u8) -> bool {
-    byte.is_ascii_whitespace() || byte == 0
-}
-
-/// Where a status line ends, and where the next one begins: browsers take a lone carriage return for a line's end.
-fn find_status_line(bytes: &[u8], scanned: &mut usize) -> Option<(usize, usize)> {
-    let from = (*scanned).min(bytes.len());
-    let Some(at) = memchr::memchr2(b'\n', b'\r', &bytes[from..]).map(|at| from + at) else {
-        *scanned = bytes.len();
-        return None;
-    };
-    match (bytes[at], bytes.get(at + 1)) {
-        (b'\n', _) => Some((at, at + 1)),
-        (_, Some(b'\n')) => Some((at, at + 2)),
-        (_, Some(_)) => Some((at, at + 1)),
-        (_, None) => {
-            *scanned = at;
-            None
-        }
-    }
-}
-
-/// Blanks in a line that is still empty.
-const BLANKS_MAX: usize = 8;
-
-const NOT_KNOWN: usize = usize::MAX;
-
-/// Where the block ends: behind an empty line, which may be the first one. To browsers a line of blanks between line feeds is
-/// empty too, and one of two carriage returns, unless an empty one follows.
-fn find_block(bytes: &[u8], side: Side, scanned: &mut usize) -> Option<usize> {
-    // Bytes from `from` on that are the rest of an empty line, its line feed aside.
-    let empty = |from: usize, lone: bool| {
-        let lone = lone && side == Side::Response;
-        match bytes.get(from..) {
-            Some([b'\r', b'\r', b'\n', rest @ ..]) if lone => match rest {
-                [b'\r', b'\n', ..] => 1,
-                [] | [b'\r'] => NOT_KNOWN,
-                _ => 2,
-            },
-            Some([b'\r', b'\r'] | [b'\r']) if lone => NOT_KNOWN,
-            Some([b'\r', ..]) => 1,
-            _ => bytes.iter().skip(from).take(BLANKS_MAX).take_while(|byte| lone && matches!(byte, b' ' | b'\t')).count(),
-        }
-    };
-    let first = usize::from(bytes.first() == Some(&b'\r'));
-    if bytes.get(first) == Some(&b'\n') {
-        return Some(first + 1);
-    }
-    // A line feed at `scanned` or later, behind it an empty line.
-    let mut from = *scanned;
-    while let Some(at) = memchr::memchr(b'\n', bytes.get(from..)?).map(|at| from + at) {
-        let lone = at == 0 || bytes[at - 1] != b'\r';
-        let empty = empty(at + 1, lone);
-        match bytes.get((at + 1).saturating_add(empty)) {
-            Some(b'\n') => return Some(at + empty + 2),
-            Some(_) => from = at + 1,
-            None => {
-                *scanned = at;
-                return None;
-            }
-        }
-    }
-    *scanned = bytes.len();
-    None
 }

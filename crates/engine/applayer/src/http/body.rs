@@ -1,0 +1,198 @@
+//! What becomes of a body: content codings undone, a form's files, each a stream of the transaction.
+
+use super::encoding::{Codings, Decoder, Failure, Limits};
+use super::multipart::{Multipart, Part, parameter};
+use super::{Scratch, Side};
+use crate::context::Io;
+use crate::names::{Buffer, Dir, Field, Stage};
+use crate::protocol::Next;
+use crate::sink::Finished;
+use crate::transaction::Transaction;
+
+/// What becomes of a body, whatever the version that frames it.
+#[derive(Debug, Default)]
+pub(crate) struct Body {
+    stream: Option<u8>,
+    /// One of the files of a form.
+    file: Option<u8>,
+    decoder: Option<Box<Decoder>>,
+    form: Option<Box<Multipart>>,
+    broken: bool,
+}
+
+/// Whose body it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin {
+    pub side: Side,
+    pub id: u64,
+}
+
+impl Body {
+    /// Which codings and parts the body has, and under which name it is a file.
+    pub(crate) fn prepare(scratch: &Scratch, origin: Origin, io: &mut Io<'_>) -> Self {
+        let Origin { side, id } = origin;
+        let config = &io.context.config;
+        let (wanted, layers_max) = (config.wanted, config.coding_layers_max);
+        let limits = Limits {
+            bytes_max: config.decoded_bytes_max,
+            ratio_max: config.decoded_ratio_max,
+            ratio_free_bytes: config.decoded_free_bytes,
+        };
+        let mut body = Self::default();
+        let (own, dir) = (if side == Side::Request { Buffer::HttpRequestBody } else { Buffer::HttpResponseBody }, io.dir);
+        if !wanted.contains(own) && !wanted.contains(Buffer::FileData) {
+            return body;
+        }
+        let mut codings = Codings::default();
+        for name in [&b"content-encoding"[..], b"transfer-encoding"] {
+            scratch.meant(name).for_each(|value| codings.add(value, layers_max));
+        }
+        if !codings.list.is_empty() {
+            body.decoder = Some(Box::new(Decoder::new(&codings, limits, &mut io.context.inflaters)));
+        }
+        if side == Side::Request {
+            body.form = scratch.first_value(b"content-type").and_then(Multipart::new).map(Box::new);
+        }
+        let Some(tx) = io.tx(id) else { return body };
+        if codings.unknown {
+            tx.event("http.abnormal_ce_header", dir);
+        }
+        if codings.too_many {
+            tx.event("http.too_many_encoding_layers", dir);
+        }
+        if body.form.is_none() && wanted.contains(Buffer::FileName) {
+            let named = scratch.first_value(b"content-disposition").and_then(|value| parameter(value, b"filename"));
+            let name = match named {
+                Some(name) => Some(name.to_vec()),
+                None => tx.get(Buffer::HttpUri, Dir::ToServer).map(|uri| path(uri).to_vec()),
+            };
+            if let Some(name) = name.filter(|name| !name.is_empty()) {
+                tx.value(Buffer::FileName, dir, &name);
+            }
+        }
+        body
+    }
+}
+
+fn open_body(side: Side, form: bool, dir: Dir, tx: &mut Transaction) -> Option<u8> {
+    tx.advance(dir, Stage::Body);
+    match side {
+        Side::Request if form => tx.open_stream(&[Buffer::HttpRequestBody], dir),
+        Side::Request => tx.open_stream(&[Buffer::HttpRequestBody, Buffer::FileData], dir),
+        Side::Response => tx.open_stream(&[Buffer::HttpResponseBody, Buffer::FileData], dir),
+    }
+}
+
+impl Body {
+    /// Bytes as they came. `Some`: a cap on what they become was reached.
+    pub fn push(&mut self, bytes: &[u8], side: Side, id: u64, io: &mut Io<'_>) -> Option<Next> {
+        if bytes.is_empty() {
+            return None;
+        }
+        io.context.stats.body_bytes += bytes.len() as u64;
+        if self.stream.is_none() {
+            self.stream = open_body(side, self.form.is_some(), io.dir, io.tx(id)?);
+        }
+        let Some(mut decoder) = self.decoder.take() else {
+            self.grow(bytes, id, io);
+            return None;
+        };
+        let before = decoder.given();
+        let result = decoder.push(bytes, &mut |piece| self.grow(piece, id, io));
+        io.context.stats.decoded_bytes += decoder.given() - before;
+        self.note_broken(&decoder, id, io);
+        self.decoder = Some(decoder);
+        let failure = result.err()?;
+        io.context.stats.decoded_refused += 1;
+        let (event, cap) = match failure {
+            Failure::Ratio => ("http.compression_bomb", "decoded_ratio_max"),
+            Failure::Bytes => ("http.compression_bomb_limit_reached", "decoded_bytes_max"),
+        };
+        io.event(Some(id), event);
+        Some(Next::Finished(Finished::Cap(cap)))
+    }
+
+    pub fn is_coded(&self) -> bool {
+        self.decoder.is_some()
+    }
+
+    /// The body is complete.
+    pub fn close(mut self, id: u64, io: &mut Io<'_>) {
+        let dir = io.dir;
+        if let Some(mut decoder) = self.decoder.take() {
+            decoder.end(&mut |piece| self.grow(piece, id, io));
+            self.note_broken(&decoder, id, io);
+            decoder.recycle(&mut io.context.inflaters);
+        }
+        if let Some(mut form) = self.form.take() {
+            form.end(&mut |part| self.part(part, id, io));
+        }
+        if let Some(stream) = self.stream
+            && let Some(tx) = io.tx(id)
+        {
+            let length = tx.stream_len(stream);
+            tx.integer_is(if dir == Dir::ToServer { Field::HttpRequestLength } else { Field::HttpResponseLength }, dir, length);
+            tx.close_stream(stream);
+        }
+    }
+
+    /// Bytes of the body without its codings.
+    fn grow(&mut self, bytes: &[u8], id: u64, io: &mut Io<'_>) {
+        if let Some(stream) = self.stream {
+            io.grow(id, stream, bytes);
+        }
+        if let Some(mut form) = self.form.take() {
+            form.push(bytes, &mut |part| self.part(part, id, io));
+            self.form = Some(form);
+        }
+    }
+
+    fn part(&mut self, part: Part<'_>, id: u64, io: &mut Io<'_>) {
+        let dir = io.dir;
+        match part {
+            Part::File(name) => {
+                if let Some(tx) = io.tx(id) {
+                    tx.value(Buffer::FileName, dir, name);
+                    self.file = tx.open_stream(&[Buffer::FileData], dir);
+                }
+            }
+            Part::Bytes(bytes) => {
+                if let Some(file) = self.file {
+                    io.grow(id, file, bytes);
+                }
+            }
+            Part::End => {
+                if let Some(file) = self.file.take()
+                    && let Some(tx) = io.tx(id)
+                {
+                    let length = tx.stream_len(file);
+                    tx.integer_is(Field::FileSize, dir, length);
+                    tx.close_stream(file);
+                }
+            }
+            Part::InvalidHeader => io.event(Some(id), "http.multipart_invalid_header"),
+        }
+    }
+
+    fn note_broken(&mut self, decoder: &Decoder, id: u64, io: &mut Io<'_>) {
+        if decoder.is_broken() && !std::mem::replace(&mut self.broken, true) {
+            io.context.stats.undecodable += 1;
+            io.event(Some(id), "http.gzip_decompression_failed");
+        }
+    }
+
+    /// `len` bytes are missing: what is coded cannot be read on, in a form the file it is in cannot be told.
+    pub fn skip(&mut self, len: u64, id: u64, io: &mut Io<'_>) {
+        if let Some(decoder) = self.decoder.as_mut() {
+            decoder.kill();
+        }
+        for stream in [self.stream, self.file].into_iter().flatten() {
+            io.skip(id, stream, len);
+        }
+    }
+}
+
+/// A normalised target without query and fragment.
+fn path(uri: &[u8]) -> &[u8] {
+    &uri[..uri.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(uri.len())]
+}
