@@ -287,6 +287,11 @@ impl Io<'_> {
     pub fn close(&mut self) {
         self.report();
         while let Some(mut tx) = self.open.list.pop_front() {
+            tx.truncate_streams();
+            if tx.has_news() {
+                self.sink.update(&mut tx, self.dir);
+                tx.reported(self.context.config.window_bytes.max(1));
+            }
             self.sink.complete(&mut tx);
             self.context.give_transaction(tx);
         }

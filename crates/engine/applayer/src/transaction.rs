@@ -60,6 +60,8 @@ struct StreamWindow {
     seen: usize,
     grown: bool,
     done: bool,
+    gaps: bool,
+    truncated: bool,
 }
 
 /// A streaming value as it is now.
@@ -71,6 +73,10 @@ pub struct Window<'a> {
     /// `bytes[fresh..]` is new since the last report.
     pub fresh: usize,
     pub done: bool,
+    /// Bytes are missing: `base` counts them.
+    pub gaps: bool,
+    /// It is done and has not come to its end: the message broke off, or bytes are missing.
+    pub truncated: bool,
 }
 
 /// No value.
@@ -184,10 +190,13 @@ impl Transaction {
     /// The window of a streaming value. Of others, all of their bytes.
     pub fn window(&self, value: &Value) -> Window<'_> {
         match value.source {
-            Source::Arena { start, end } => Window { bytes: &self.bytes[start as usize..end as usize], base: 0, fresh: 0, done: true },
+            Source::Arena { start, end } => {
+                let bytes = &self.bytes[start as usize..end as usize];
+                Window { bytes, base: 0, fresh: 0, done: true, gaps: false, truncated: false }
+            }
             Source::Stream(stream) => {
-                let stream = &self.streams[usize::from(stream)];
-                Window { bytes: &stream.bytes, base: stream.base, fresh: stream.seen, done: stream.done }
+                let StreamWindow { bytes, base, seen, done, gaps, truncated, .. } = &self.streams[usize::from(stream)];
+                Window { bytes, base: *base, fresh: *seen, done: *done, gaps: *gaps, truncated: *done && (*truncated || *gaps) }
             }
         }
     }
@@ -400,6 +409,7 @@ impl Transaction {
         let stream = &mut self.streams[self.streams_used];
         stream.bytes.clear();
         (stream.base, stream.seen, stream.grown, stream.done) = (0, 0, false, false);
+        (stream.gaps, stream.truncated) = (false, false);
         self.streams_used += 1;
         for &buffer in buffers {
             self.push_value(Value { buffer, dir, done: false, source: Source::Stream(number), next: NONE });
@@ -422,6 +432,16 @@ impl Transaction {
             stream.base += stream.bytes.len() as u64 + len;
             stream.bytes.clear();
             stream.seen = 0;
+            stream.gaps = true;
+        }
+    }
+
+    /// The transaction is over, whatever its streams still wait for.
+    pub(crate) fn truncate_streams(&mut self) {
+        for stream in self.streams[..self.streams_used].iter_mut().filter(|stream| !stream.done) {
+            stream.truncated = true;
+            stream.done = true;
+            stream.grown = true;
         }
     }
 

@@ -338,6 +338,17 @@ fn the_test_virus_is_found_in_every_dress_that_the_reference_engine_sees_through
             checked += 1;
             let has = |text: &[u8]| seen.files.values().any(|file| memchr::memmem::find(file, text).is_some());
             let found = has(b"X5O!P%@AP[4") && has(b"EICAR-STANDARD-ANTIVIRUS-TEST-FILE");
+            let named = text.lines().find_map(|line| line.trim().strip_prefix("fileinfo.filename: ")).unwrap_or_default();
+            let is_named = |(buffer, bytes): &(Buffer, Vec<u8>)| *buffer == Buffer::FileName && bytes == named.as_bytes();
+            if !named.is_empty() && !seen.values.iter().any(is_named) {
+                let names: Vec<_> = seen
+                    .values
+                    .iter()
+                    .filter(|(buffer, _)| *buffer == Buffer::FileName)
+                    .map(|(_, name)| name.escape_ascii().to_string())
+                    .collect();
+                wrong.push(format!("{} by {cut}: {named} {names:?}", case.display()));
+            }
             // LZMA is not there.
             if found != (count > 0) && !case.ends_with("http-evader-116-lzma/test.yaml") {
                 wrong.push(format!("{} by {cut}: {count} {found}", case.display()));
