@@ -31,6 +31,10 @@
 //! A protocol is one file (or folder) with a `protocol::Parser`, and one row in `protocol::TABLE`.
 #![forbid(unsafe_code)]
 
+// Tests within play scripts as those beside do.
+#[cfg(test)]
+extern crate self as bulkhead_applayer;
+
 mod context;
 mod datagram;
 mod dcerpc;
@@ -46,6 +50,7 @@ mod names;
 mod notes;
 mod ntp;
 mod protocol;
+mod quic;
 mod session;
 mod sink;
 mod smtp;

@@ -79,6 +79,7 @@ named! {
         Dcerpc "dcerpc",
         Dhcp "dhcp",
         Ntp "ntp",
+        Quic "quic",
         Tftp "tftp",
     }
 }
@@ -153,6 +154,8 @@ buffers! {
     // Of a bind, and of each request the one it goes to: the identifier in lower case with hyphens, a blank, the version.
     DcerpcIface "dcerpc.iface" ToServer Complete, DcerpcStubData "dcerpc.stub_data" Both Complete,
     NtpReferenceId "ntp.reference_id" Both Complete,
+    QuicCyuHash "quic.cyu.hash" Both Complete, QuicCyuString "quic.cyu.string" Both Complete, QuicSni "quic.sni" Both Complete,
+    QuicUa "quic.ua" Both Complete, QuicVersion "quic.version" Both Complete,
 }
 
 named! {

@@ -33,8 +33,8 @@ fn is_time(bytes: &[u8]) -> bool {
     behind.len().is_multiple_of(4)
         && header[1] <= 16
         && (-10..=24).contains(&header[2].cast_signed())
-        // Some clients hide theirs behind 32.
-        && (-48..=32).contains(&precision)
+        // Clients that do not tell theirs write 0 or 32, and tell nothing else either: the same bytes of a question of DNS say more.
+        && ((-48..0).contains(&precision) || mode == 3 && matches!(precision, 0 | 32) && header[4..16].iter().all(|byte| *byte == 0))
         && roots.iter().all(|seconds| *seconds < ROOT_SECONDS_MAX)
         // A client tells nothing of a clock that it asks for.
         && (mode != 3 || header[1] != 1)
@@ -45,8 +45,9 @@ fn is_time(bytes: &[u8]) -> bool {
 fn is_control(bytes: &[u8]) -> bool {
     let Some((header, data)) = bytes.split_at_checked(CONTROL_BYTES) else { return false };
     let count = be(&header[10..12]) as usize;
-    // Operations 0 to 12, 31.
-    matches!(header[1] & 0x1f, 0..=12 | 31) && data.len() >= count && data.len() - count < 4 + 24
+    // RFC 9327, section 2: no leap bits, operations 0 to 12 and 31, data filled up to a multiple of four, perhaps an authenticator.
+    let behind = data.len().checked_sub(count.next_multiple_of(4));
+    header[0] >> 6 == 0 && matches!(header[1] & 0x1f, 0..=12 | 31) && matches!(behind, Some(0 | 20 | 24))
 }
 
 pub(crate) fn read(bytes: &[u8], dir: Dir, tx: &mut Transaction) {

@@ -7,7 +7,7 @@ use crate::datagram::Messages;
 use crate::names::{Dir, Protocol};
 use crate::session::Transport;
 use crate::sink::Finished;
-use crate::{dcerpc, dhcp, dns, ftp, http, http2, ntp, smtp, ssh, tftp, tls};
+use crate::{dcerpc, dhcp, dns, ftp, http, http2, ntp, quic, smtp, ssh, tftp, tls};
 
 /// One row a protocol, asked in this order.
 pub(crate) static TABLE: &[Entry] = &[
@@ -36,6 +36,7 @@ pub(crate) static TABLE: &[Entry] = &[
         probe: dns::probe_udp,
         parser: |_| Box::new(dns::Dns::new(Transport::Udp)),
     },
+    Entry { protocol: Protocol::Quic, transport: Transport::Udp, probe: quic::probe, parser: |_| Box::<quic::Quic>::default() },
     Entry {
         protocol: Protocol::Dhcp,
         transport: Transport::Udp,

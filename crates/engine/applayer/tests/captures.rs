@@ -4,6 +4,8 @@
 //! The reader of captures here is deliberately simple: classic files, Ethernet, cooked and raw IP, TCP bytes by sequence number
 //! as far as they come without a hole.
 
+mod play;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +19,8 @@ struct Seen {
     /// All of `file.data`, by transaction and the value's number in it.
     files: BTreeMap<(u64, usize), Vec<u8>>,
     transactions: u64,
+    /// `PROTOCOL.PATH=VALUE` of what is for the log.
+    notes: Vec<String>,
 }
 
 impl Sink for Seen {
@@ -33,6 +37,7 @@ impl Sink for Seen {
     }
 
     fn complete(&mut self, tx: &mut Transaction) {
+        self.notes.extend(play::paths(tx).into_iter().map(|path| format!("{}.{path}", tx.protocol.name())));
         self.numbers.extend(tx.integers().iter().map(|(field, _, number)| (*field, *number)));
         self.values.extend(tx.values().iter().filter(|value| !value.is_stream()).map(|value| (value.buffer, tx.bytes(value).to_vec())));
     }
@@ -89,10 +94,14 @@ const KINDS: &[&str] = &["tls", "http", "dns", "ssh", "ftp", "smtp", "dcerpc"];
 /// What a record calls a number.
 const NUMBERS: &[(&str, Field)] = &[("dcerpc.req.opnum", Field::DcerpcOpnum), ("dcerpc.call_id", Field::DcerpcCallId)];
 
-#[derive(Debug, Clone, Copy)]
+/// Kinds of records that are all notes.
+const RECORDS: &[&str] = &["dhcp", "ntp", "quic", "tftp"];
+
+#[derive(Debug, Clone)]
 enum Name {
     Buffer(Buffer),
     Field(Field),
+    Note(String),
 }
 
 /// One flow as it was seen: by sequence number for TCP, in order else.
@@ -215,7 +224,7 @@ fn packet(
 fn wanted(case: &str) -> Vec<(Name, String)> {
     let mut all = Vec::new();
     for filter in case.split("filter:").skip(1) {
-        let kind = KINDS.iter().find(|kind| filter.lines().any(|line| line.trim() == format!("event_type: {kind}")));
+        let kind = KINDS.iter().chain(RECORDS).find(|kind| filter.lines().any(|line| line.trim() == format!("event_type: {kind}")));
         if kind.is_none()
             || filter.lines().any(|line| line.trim() == "count: 0" || line.contains("max-version") || line.contains("lt-version"))
         {
@@ -231,6 +240,13 @@ fn wanted(case: &str) -> Vec<(Name, String)> {
             let value = value.trim();
             let inner = |quote: char| value.strip_prefix(quote).and_then(|value| value.strip_suffix(quote));
             let value = inner('"').or_else(|| inner('\'')).unwrap_or(value);
+            if let Some(kind) = kind.filter(|kind| RECORDS.contains(kind))
+                && key.strip_prefix(kind).is_some_and(|rest| rest.starts_with('.'))
+                && !key.contains("__")
+                && !value.contains('\\')
+            {
+                all.push((Name::Note(key.to_owned()), value.to_owned()));
+            }
             if let Some((_, field)) = NUMBERS.iter().find(|(of, _)| *of == key) {
                 all.push((Name::Field(*field), value.to_owned()));
             }
@@ -298,9 +314,10 @@ fn captures_have_the_values_that_their_cases_name() {
         let name = case.parent().and_then(|folder| folder.strip_prefix(&tests).ok()).unwrap_or(&case).display().to_string();
         for (wanted, value) in wanted {
             checked += 1;
-            let found = match wanted {
-                Name::Buffer(buffer) => seen.values.iter().any(|(of, bytes)| *of == buffer && bytes == value.as_bytes()),
-                Name::Field(field) => seen.numbers.iter().any(|(of, number)| *of == field && number.to_string() == value),
+            let found = match &wanted {
+                Name::Buffer(buffer) => seen.values.iter().any(|(of, bytes)| of == buffer && bytes == value.as_bytes()),
+                Name::Field(field) => seen.numbers.iter().any(|(of, number)| of == field && number.to_string() == value),
+                Name::Note(path) => seen.notes.contains(&format!("{path}={value}")),
             };
             if !found && !KNOWN.iter().any(|(known, _)| name == *known) {
                 missing.push(format!("{name}: {wanted:?} {value}"));

@@ -96,7 +96,10 @@ fn what_only_looks_alike_is_not_recognised() {
     far[4] = 0x7f;
     let mut mute = ntp(3, 4);
     mute[40..48].fill(0);
-    let others: [&[u8]; 7] = [&far, &mute, &ntp(0, 4), &ntp(3, 0), b"\0\x01a.bin\0other\0", b"\0\x01a.bin\0octet", &dhcp(3, &[255])];
+    let mut question = vec![0x23, 4, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0xc0, 0x20];
+    question.resize(48, 1);
+    let others: [&[u8]; 8] =
+        [&question, &far, &mute, &ntp(0, 4), &ntp(3, 0), b"\0\x01a.bin\0other\0", b"\0\x01a.bin\0octet", &dhcp(3, &[255])];
     for bytes in others {
         assert_eq!(one(bytes).protocols, []);
     }

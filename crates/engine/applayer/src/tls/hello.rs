@@ -11,18 +11,18 @@ const RETRY: [u8; 32] = [
     0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
 ];
 
-const SERVER_NAME: u16 = 0;
+pub(crate) const SERVER_NAME: u16 = 0;
 const GROUPS: u16 = 10;
 const POINT_FORMATS: u16 = 11;
 const SIGNATURE_ALGORITHMS: u16 = 13;
-const ALPN: u16 = 16;
+pub(crate) const ALPN: u16 = 16;
 const VERSIONS: u16 = 43;
 /// Longest name that is not an event; the reference engine's `SSL_MAX_SNI_LEN`.
 const SERVER_NAME_BYTES_MAX: usize = 255;
 
 /// A hello, its parts still in the bytes it came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Hello<'a> {
+pub(crate) struct Hello<'a> {
     pub version: u16,
     pub random: &'a [u8],
     /// Of a server one.
@@ -66,7 +66,7 @@ impl<'a> Hello<'a> {
     }
 
     /// Types and contents; `Err` in the place of one that ends too early.
-    fn extensions(&self) -> impl Iterator<Item = Result<(u16, &'a [u8]), Short>> + use<'a> {
+    pub fn extensions(&self) -> impl Iterator<Item = Result<(u16, &'a [u8]), Short>> + use<'a> {
         let mut rest = Bytes(self.extensions);
         std::iter::from_fn(move || {
             if rest.0.is_empty() {
@@ -161,8 +161,8 @@ impl<'a> Hello<'a> {
         text.into_bytes()
     }
 
-    /// `t13d1516h2_8daaf6152771_e5627efa2ab1`
-    pub fn ja4(&self) -> Vec<u8> {
+    /// `t13d1516h2_8daaf6152771_e5627efa2ab1`; `over`: `t` for TCP, `q` for QUIC.
+    pub fn ja4(&self, over: char) -> Vec<u8> {
         let plain = |number: &u16| !is_grease(*number);
         let versions = self.extension(VERSIONS).and_then(|content| content.get(1..)).unwrap_or_default();
         let version = match u16s(versions).filter(plain).max().unwrap_or(self.version) {
@@ -182,7 +182,7 @@ impl<'a> Hello<'a> {
             Some([only]) => ends(*only, *only),
             Some([]) | None => "00".to_owned(),
         };
-        let mut text = format!("t{version}{name}{:02}{:02}{alpn}_", ciphers.len().min(99), extensions.len().min(99)).into_bytes();
+        let mut text = format!("{over}{version}{name}{:02}{:02}{alpn}_", ciphers.len().min(99), extensions.len().min(99)).into_bytes();
         ciphers.sort_unstable();
         extensions.retain(|kind| !matches!(*kind, SERVER_NAME | ALPN));
         extensions.sort_unstable();
@@ -198,7 +198,7 @@ impl<'a> Hello<'a> {
 }
 
 /// MD5 in hexadecimal.
-pub(super) fn md5_hex(text: &[u8]) -> Vec<u8> {
+pub(crate) fn md5_hex(text: &[u8]) -> Vec<u8> {
     hex(&Md5::digest(text))
 }
 
@@ -236,7 +236,7 @@ fn u16s(bytes: &[u8]) -> impl Iterator<Item = u16> {
 
 /// An extension ends too early.
 #[derive(Debug)]
-struct Short;
+pub(crate) struct Short;
 
 struct Bytes<'a>(&'a [u8]);
 

@@ -8,7 +8,7 @@
 //! Encrypted is believed only of a direction whose hello was read: bytes that merely look like records of application data do not
 //! end the inspection of a session.
 
-mod hello;
+pub(crate) mod hello;
 mod x509;
 
 use sha1::{Digest, Sha1};
@@ -284,7 +284,7 @@ fn values(hello: &Hello<'_>, dir: Dir, wanted: crate::BufferSet, tx: &mut Transa
     }
     if dir == Dir::ToServer {
         if wanted.contains(Buffer::Ja4Hash) {
-            tx.value(Buffer::Ja4Hash, dir, &hello.ja4());
+            tx.value(Buffer::Ja4Hash, dir, &hello.ja4('t'));
         }
         hello.server_names(|name| match name {
             Ok(name) => {

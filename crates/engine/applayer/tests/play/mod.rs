@@ -52,6 +52,7 @@ impl Sink for Told {
 }
 
 impl Told {
+    #[allow(dead_code)] // Not every test file asks.
     #[track_caller]
     pub fn expect(&self, wanted: &[&str]) {
         for line in wanted {
@@ -74,7 +75,7 @@ impl Told {
 }
 
 /// Notes with the way to each.
-fn paths(tx: &Transaction) -> Vec<String> {
+pub fn paths(tx: &Transaction) -> Vec<String> {
     let mut all = Vec::new();
     // The way to what is open, and in a list how many were before.
     let mut open: Vec<(String, Option<usize>)> = vec![(String::new(), None)];
@@ -116,6 +117,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// `cuts`: lengths of the pieces, in turn; none: whole.
+#[allow(dead_code)] // Not every test file asks.
 pub fn play(transport: Transport, script: &[(Dir, Vec<u8>)], cuts: &[usize]) -> Told {
     let (mut context, mut told, mut session) = (Context::new(Config::default()), Told::default(), Session::new(transport));
     let mut cuts = cuts.iter().cycle();
