@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use bulkhead_applayer::{Protocol, Transport as Carrier};
 
-pub(crate) use packet::{PacketView, inspect_packet, number_holds};
+pub(crate) use packet::{FrameView, PacketView, inspect_findings, inspect_frame, inspect_packet, number_holds};
 
 use crate::app::{AppFault, AppFlow, Apps, Raw, TxMatch, With, app_of};
 use crate::inspect::{Buffer, Inspection, Steps, Work};

@@ -19,6 +19,7 @@ mod outcome;
 mod pcre;
 mod pipeline;
 pub mod prefilter;
+mod raised;
 pub mod replay;
 mod rules;
 pub mod threshold;

@@ -20,9 +20,9 @@ use std::sync::Arc;
 use bulkhead_applayer::{Finished, Protocol, Transport as Carrier};
 use bulkhead_model::{BypassReason, DropReason, Timestamp, Verdict, WorkloadId};
 use bulkhead_net::decode::DecodeStats;
-use bulkhead_net::decode::{Decoded, Decoder, FrameMeta, Malformed, Packet, Transport};
+use bulkhead_net::decode::{Decoded, Decoder, Ether, Events, FrameMeta, Ignored as Frame, Malformed, Packet, Transport};
 use bulkhead_net::defrag::{Defrag, DefragStats, Defragged};
-use bulkhead_net::flow::{Direction, EndedFlow, Flow, FlowRef, FlowStats, FlowTable, Handshake, Origin, Tuple};
+use bulkhead_net::flow::{Direction, EndedFlow, Endpoint, Flow, FlowRef, FlowStats, FlowTable, Handshake, Origin, Tuple};
 use bulkhead_net::stream::{Ignored, Reassembler, Refused, SegmentOutcome, StreamStats, TcpStream};
 use bulkhead_net::{ChecksumState, LinkType};
 use bulkhead_rules::Action;
@@ -32,9 +32,13 @@ use bulkhead_rules::tree::{FlowbitsOperation, NumberTest};
 use conditions::{apply_flowbits, apply_flowints, ask_thresholds, conditions_hold};
 
 use crate::app::{AppFault, AppFlow, Apps, Raw, With};
-use crate::detect::{End, FlowState, PacketView, Scratch, StreamInspector, follows, index, inspect_packet, number_holds};
+use crate::detect::{
+    End, FlowState, FrameView, PacketView, Scratch, StreamInspector, follows, index, inspect_findings, inspect_frame, inspect_packet,
+    number_holds,
+};
 use crate::hosts::HostBits;
 use crate::outcome::*;
+use crate::raised::Findings;
 use crate::rules::{Compiled, FlowintStep, RuleInfo, Ruleset};
 use crate::threshold::{Answer, Thresholds};
 
@@ -210,7 +214,7 @@ impl Pipeline {
                 let decoded = self.decoder.datagram(&packet, whole);
                 never_bypassed(self.layers(now, meta, decoded, &mut Asked(origin), true))
             }
-            Decoded::Ignored(_) | Decoded::Malformed(_) => Outcome::of(verdict_of(Fault::Malformed, &self.judge.config)),
+            Decoded::Ignored(..) | Decoded::Malformed(_) => Outcome::of(verdict_of(Fault::Malformed, &self.judge.config)),
         };
         self.judge.conclude(now, meta, outcome)
     }
@@ -225,11 +229,12 @@ impl Pipeline {
     fn layers(&mut self, now: Timestamp, meta: &PacketMeta, decoded: Decoded<'_>, origin: &mut Asked<'_>, fragmented: bool) -> Outcome {
         let packet = match decoded {
             Decoded::Packet(packet) => packet,
-            Decoded::Ignored(_) => return Outcome::of(Verdict::Accept),
+            Decoded::Ignored(what, ether) => return self.judge.frame(now, meta, what, ether.as_ref()),
             Decoded::Malformed(malformed) => return self.judge.malformed(now, meta, &malformed),
         };
         self.judge.decode_anomalies(now, meta, &packet);
         if packet.checksum_invalid() {
+            self.judge.found(now, meta, &packet, Events::NONE);
             return Outcome::of(verdict_of(Fault::Checksum, &self.judge.config));
         }
         let outcome = if packet.ip.fragment.is_some() {
@@ -270,7 +275,13 @@ impl Pipeline {
         if !first.verdict.passes() {
             return Assembly::Partial(first);
         }
-        let fault = match self.defrag.fragment(now, meta.zone, packet, meta.protect) {
+        let defragged = self.defrag.fragment(now, meta.zone, packet, meta.protect);
+        if let Some(event) = defragged.event(packet.ip.version) {
+            let mut events = Events::NONE;
+            events.insert(event);
+            self.judge.found(now, meta, packet, events);
+        }
+        let fault = match defragged {
             Defragged::Held | Defragged::Duplicate => return Assembly::Partial(first),
             Defragged::Whole(datagram) => {
                 self.whole.clear();
@@ -487,10 +498,17 @@ impl Judge {
             let with = With { rules, config, ends: (client, server), raw, scratch: &mut self.scratch, stats: &mut self.stats };
             self.apps.data(app, dir, packet.payload, with);
         }
+        let of_stream = if packet.tcp().is_some() { segment.event() } else { None };
         let fault = if packet.tcp().is_some() { Some(Fault::Segment(segment, packet.payload.len())) } else { None };
         let mut verdict = fault.map_or(Verdict::Accept, |fault| verdict_of(fault, &self.config));
         if !verdict.passes() && meta.protect {
-            // The receiver never sees it, so no rule is asked.
+            // The receiver never sees it, so only rules on what was found are asked.
+            let findings = Findings { decode: packet.events, stream: of_stream.as_slice() };
+            let view = PacketView { packet, from, to, dir: Some(dir), in_stream: false, first_in_direction: false, findings };
+            inspect_findings(&self.rules, &self.config, &view, &mut self.scratch, &mut self.stats);
+            let of_findings = |matched: &crate::detect::Matched| !self.rules.rule(matched.rule).raised.is_empty();
+            self.scratch.matched.retain(of_findings);
+            self.decide(place, Some(At { flow: Some(found.flow), established: established_before, fragmented }), None, from, to);
             self.stream_anomaly(place, segment);
             self.flows.settle(found.flow);
             return Outcome { flow: Some(key.id), ..Outcome::of(verdict) };
@@ -508,7 +526,8 @@ impl Judge {
             | SegmentOutcome::Condemned => false,
         };
         let first_in_direction = !std::mem::replace(&mut flow.state.ip_only_done[index(dir)], true);
-        let view = PacketView { packet, from, to, dir: Some(dir), in_stream, first_in_direction };
+        let findings = Findings { decode: packet.events, stream: of_stream.as_slice() };
+        let view = PacketView { packet, from, to, dir: Some(dir), in_stream, first_in_direction, findings };
         inspect_packet(&self.rules, &self.config, &view, &mut self.scratch, &mut self.stats);
         let (rules, flow) = (&self.rules, &*flow);
         self.scratch.matched.retain(|found| rules.rule(found.rule).integers.iter().all(|test| number_holds(test, packet, Some(flow), now)));
@@ -614,7 +633,8 @@ impl Judge {
         self.key = Some(key);
         let (from, to) = ((packet.src(), 0, meta.home.source), (packet.dst(), 0, meta.home.destination));
         self.scratch.begin(self.rules.len());
-        let view = PacketView { packet, from, to, dir: None, in_stream: false, first_in_direction: false };
+        let findings = Findings { decode: packet.events, stream: &[] };
+        let view = PacketView { packet, from, to, dir: None, in_stream: false, first_in_direction: false, findings };
         inspect_packet(&self.rules, &self.config, &view, &mut self.scratch, &mut self.stats);
         // Contents are for the whole datagram; here only rules on the fragment's own headers count.
         let rules = Arc::clone(&self.rules);
@@ -623,6 +643,7 @@ impl Judge {
             let of_headers =
                 !rule.packet.is_empty() || !rule.headers.is_empty() || !rule.ip_options.is_empty() || !rule.integers.is_empty();
             let numbers = rule.integers.iter().all(|test| number_holds(test, packet, None, now));
+            let of_headers = of_headers || !rule.raised.is_empty() || matches!(rule.protocol, bulkhead_rules::Protocol::Other(_));
             rule.steps.is_empty() && of_headers && numbers && rule.source_ports.is_any() && rule.destination_ports.is_any()
         });
         let decision = self.decide(place, None, None, from, to);
@@ -640,7 +661,49 @@ impl Judge {
                 self.anomaly(now, meta, None, Anomaly::Decode(event));
             }
         }
-        Outcome::of(verdict_of(Fault::Malformed, &self.config))
+        let ends = malformed.ip.map(|(from, to, _)| ((from, 0, meta.home.source), (to, 0, meta.home.destination)));
+        let findings = Findings { decode: malformed.events, stream: &[] };
+        let view = FrameView { ether: None, is_arp: false, findings, ends };
+        let decision = self.frame_rules(now, meta, &view, malformed.ip.map_or(0, |(_, _, proto)| proto));
+        Outcome { rule: decision.rule, ..Outcome::of(verdict_of(Fault::Malformed, &self.config)) }
+    }
+
+    /// A frame that carries no IP.
+    fn frame(&mut self, now: Timestamp, meta: &PacketMeta, what: Frame, ether: Option<&Ether>) -> Outcome {
+        if self.rules.of_frames().is_empty() {
+            return Outcome::of(Verdict::Accept);
+        }
+        let view = FrameView { ether, is_arp: what == Frame::Arp, findings: Findings::default(), ends: None };
+        let decision = self.frame_rules(now, meta, &view, 0);
+        Outcome { rule: decision.rule, ..Outcome::of(decision.verdict) }
+    }
+
+    fn frame_rules(&mut self, now: Timestamp, meta: &PacketMeta, view: &FrameView<'_>, proto: u8) -> Decision {
+        const NOWHERE: End = (IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0, false);
+        let (from, to) = view.ends.unwrap_or((NOWHERE, NOWHERE));
+        let end = |end: End| Endpoint { addr: end.0, port: 0 };
+        let key = FlowKey { id: 0, proto, src: end(from), dst: end(to) };
+        self.scratch.begin(self.rules.len());
+        inspect_frame(&self.rules, view, &mut self.scratch);
+        self.decide(Place { now, meta, key, dir: None }, None, None, from, to)
+    }
+
+    /// What else was found of a packet that is thrown away, or that its fragments have shown: rules that ask for findings tell of it.
+    fn found(&mut self, now: Timestamp, meta: &PacketMeta, packet: &Packet<'_>, beside: Events) {
+        if self.rules.by_finding().is_empty() {
+            return;
+        }
+        let tuple = Tuple::of(meta.zone, packet);
+        let key = FlowKey { id: 0, proto: tuple.proto, src: tuple.src, dst: tuple.dst };
+        self.key.get_or_insert(key);
+        let (from, to) = ((packet.src(), tuple.src.port, meta.home.source), (packet.dst(), tuple.dst.port, meta.home.destination));
+        self.scratch.begin(self.rules.len());
+        // The packet's own were told of with it, unless a checksum is what is wrong.
+        let decode = if beside.is_empty() { packet.events } else { beside };
+        let findings = Findings { decode, stream: &[] };
+        let view = PacketView { packet, from, to, dir: None, in_stream: false, first_in_direction: false, findings };
+        inspect_findings(&self.rules, &self.config, &view, &mut self.scratch, &mut self.stats);
+        self.decide(Place { now, meta, key, dir: None }, None, None, from, to);
     }
 
     /// Carries out the mode, counts, and tells of drops.

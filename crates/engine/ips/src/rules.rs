@@ -18,7 +18,7 @@ use bulkhead_net::flow::Direction;
 use bulkhead_rules::buffer::BufferId;
 use bulkhead_rules::classification::PRIORITY_DEFAULT;
 use bulkhead_rules::condition::{
-    AppLayerMode, Condition, Effect, End as StreamEnd, Flowint, FlowintOperation, FlowintValue, IntegerTest, IpOption, Recognised, Which,
+    AppLayerMode, Condition, Effect, End as StreamEnd, Flowint, FlowintOperation, FlowintValue, IntegerTest, IpOption, Recognised,
     XbitsTrack,
 };
 use bulkhead_rules::limits::SuppressionSide;
@@ -33,6 +33,7 @@ use bulkhead_rules::{
 use crate::hosts::HostBit;
 use crate::inspect::Steps;
 use crate::prefilter::{LITERAL_BYTES_MAX, Prefilter};
+use crate::raised::{ByFinding, Layer, Raised};
 pub(crate) use compile::{NO_APP, decoded, is_of_flow, is_of_packet, name_hash, refused_beside_buffers, refused_match};
 use compile::{Turn, compile_rule, diagnostic, turn};
 
@@ -90,6 +91,9 @@ pub(crate) struct Compiled {
     /// Numbers of its headers, and of the flow.
     pub integers: Vec<IntegerTest>,
     pub ip_options: Vec<IpOption>,
+    /// Findings that it asks for, and checksums that have to be right.
+    pub raised: Vec<Raised>,
+    pub right_checksums: Vec<Layer>,
     /// Bytes that TCP has carried since the handshake.
     pub stream_sizes: Vec<(StreamEnd, NumberTest)>,
     pub steps: Steps,
@@ -132,6 +136,8 @@ pub(crate) struct FlowTest {
     pub direction: Option<Direction>,
     /// Of a datagram that came in fragments.
     pub fragmented: Option<bool>,
+    /// Only the first packet of its direction.
+    pub start: bool,
 }
 
 /// Names are hashed, so that a flow's bits outlive a reload.
@@ -176,6 +182,9 @@ pub struct Ruleset {
     tx_rules: Vec<RuleId>,
     /// A rule asks for a protocol without looking into its transactions.
     asks_for_apps: bool,
+    by_finding: ByFinding,
+    /// Rules on frames that carry no IP, or that nothing could read.
+    of_frames: Vec<RuleId>,
 }
 
 /// Transport classes that have tables of their own.
@@ -283,7 +292,13 @@ impl Ruleset {
             tables(ProtoClass::Other, false),
         ];
         let stream = tables(ProtoClass::Tcp, true);
-        Compilation { ruleset: Arc::new(Self { packet, stream, rules, transactions, tx_rules, asks_for_apps }), diagnostics }
+        let mut by_finding = ByFinding::default();
+        for (id, rule) in (0..).zip(&rules) {
+            by_finding.add(&rule.raised, id);
+        }
+        let of_frames = (0..).zip(&rules).filter(|(_, rule)| rule.is_of_frames()).map(|(id, _)| id).collect();
+        let ruleset = Self { packet, stream, rules, transactions, tx_rules, asks_for_apps, by_finding, of_frames };
+        Compilation { ruleset: Arc::new(ruleset), diagnostics }
     }
 
     /// No rules: everything is accepted.
@@ -326,6 +341,16 @@ impl Ruleset {
             let asks = of_headers || rule.packet.iter().any(of_control) || (!rule.stream_sizes.is_empty() && rule.steps.is_empty());
             rule.on_packet && rule.protocol_matches(6) && asks
         })
+    }
+
+    /// Rules that findings call.
+    pub(crate) const fn by_finding(&self) -> &ByFinding {
+        &self.by_finding
+    }
+
+    /// Rules on frames without an IP packet that can be judged.
+    pub(crate) fn of_frames(&self) -> &[RuleId] {
+        &self.of_frames
     }
 
     pub(crate) fn rule(&self, id: RuleId) -> &Compiled {
@@ -444,8 +469,28 @@ impl Compiled {
             Protocol::Icmpv6 => proto == 58,
             Protocol::Sctp => proto == 132,
             Protocol::App(app) => runs_over(app, proto),
-            Protocol::Other(_) => false,
+            Protocol::Other(name) => match name {
+                "igmp" => proto == 2,
+                // Of ARP there are frames only.
+                "pkthdr" | "ether" | "arp" => true,
+                _ => false,
+            },
         }
+    }
+
+    /// Nothing of an IP packet has to be known.
+    fn is_of_frames(&self) -> bool {
+        matches!(self.protocol, Protocol::Other("arp" | "ether" | "pkthdr"))
+            && self.raised.is_empty()
+            && self.on_packet
+            && self.packet.is_empty()
+            && self.steps.is_empty()
+            && self.has_any_ends()
+    }
+
+    /// Addresses and ports do not matter.
+    pub fn has_any_ends(&self) -> bool {
+        self.source.is_any() && self.destination.is_any() && self.source_ports.is_any() && self.destination_ports.is_any()
     }
 
     fn in_class(&self, class: ProtoClass) -> bool {
@@ -460,7 +505,11 @@ impl Compiled {
                 ProtoClass::Udp => runs_over(app, 17),
                 ProtoClass::Icmp | ProtoClass::Other => false,
             },
-            Protocol::Other(_) => false,
+            Protocol::Other(name) => match name {
+                "igmp" => class == ProtoClass::Other,
+                "pkthdr" | "ether" => true,
+                _ => false,
+            },
         }
     }
 }
@@ -518,7 +567,12 @@ impl Table {
             let id = id as RuleId;
             // A stream rule is tried on packets that no stream takes in; TCP keeps those in the stream's table.
             let wanted = if on_stream { rule.on_stream } else { rule.on_packet || (rule.on_stream && class != ProtoClass::Tcp) };
-            if !wanted || rule.empty_part().is_some() || !rule.in_class(class) || rule.flow.direction.is_some_and(|only| only != dir) {
+            if !wanted
+                || !rule.raised.is_empty()
+                || rule.empty_part().is_some()
+                || !rule.in_class(class)
+                || rule.flow.direction.is_some_and(|only| only != dir)
+            {
                 continue;
             }
             let ports = matches!(class, ProtoClass::Tcp | ProtoClass::Udp) || rule.protocol == Protocol::Sctp;

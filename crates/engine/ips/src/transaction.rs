@@ -28,7 +28,7 @@ use bulkhead_rules::{Buffer as BufferName, BufferMatches, Code, ContentMatch, Fi
 
 use crate::inspect::{Buffer, Inspection, NameValues, Steps, Work};
 use rule::{Decision, Test, Trigger};
-pub(crate) use rule::{TxRule, apps_of, is_of_transactions, is_parsed};
+pub(crate) use rule::{TxRule, apps_of, is_of_transactions, is_parsed, numbers_hold};
 
 use crate::prefilter::{CARRY_BYTES, Carry, LITERAL_BYTES_MAX, Prefilter};
 use crate::rules::{decoded, is_of_flow, is_of_packet, refused_beside_buffers, refused_match};

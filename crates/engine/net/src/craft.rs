@@ -189,6 +189,7 @@ pub fn prohibited_to_source(packet: &Packet<'_>) -> Option<Vec<u8>> {
         Transport::Tcp(_)
         | Transport::Udp(_)
         | Transport::Sctp { .. }
+        | Transport::Igmp { .. }
         | Transport::Gre { .. }
         | Transport::Esp { .. }
         | Transport::Fragment

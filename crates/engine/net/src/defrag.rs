@@ -101,6 +101,19 @@ impl Defragged<'_> {
     }
 }
 
+impl Defragged<'_> {
+    /// What a fragment shows beside others.
+    pub const fn event(&self, version: IpVersion) -> Option<DecodeEvent> {
+        match (self, version) {
+            (Self::Held | Self::Whole(_) | Self::Duplicate | Self::Closed, _) => None,
+            (Self::Conflict, _) => Some(FragmentFault::Overlap.event(version)),
+            (Self::Refused, IpVersion::V4) => Some(DecodeEvent::Ipv4FragIgnored),
+            (Self::Refused, IpVersion::V6) => Some(DecodeEvent::Ipv6FragIgnored),
+            (Self::Discarded(fault) | Self::Rejected(fault), _) => Some(fault.event(version)),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FragmentFault {
     Overlap,

@@ -71,6 +71,7 @@ impl Tuple {
             Transport::Tcp(_)
             | Transport::Udp(_)
             | Transport::Sctp { .. }
+            | Transport::Igmp { .. }
             | Transport::Gre { .. }
             | Transport::Esp { .. }
             | Transport::Fragment
@@ -93,6 +94,7 @@ impl Tuple {
             Transport::Tcp(_)
             | Transport::Udp(_)
             | Transport::Sctp { .. }
+            | Transport::Igmp { .. }
             | Transport::Gre { .. }
             | Transport::Esp { .. }
             | Transport::Fragment

@@ -47,7 +47,7 @@ pub fn fuzz_decode(data: &[u8]) {
                 next = decoder.inner(&packet);
             }
             Decoded::Malformed(malformed) => assert!(malformed.events.contains(malformed.event)),
-            Decoded::Ignored(_) => {}
+            Decoded::Ignored(..) => {}
         }
     }
     assert_eq!(decoder.stats.packets, layers);

@@ -95,7 +95,7 @@ impl Line {
                     self.packet(now, &packet, 0);
                     next = self.decoder.inner(&packet);
                 }
-                Decoded::Ignored(_) => self.ignored += 1,
+                Decoded::Ignored(..) => self.ignored += 1,
                 Decoded::Malformed(_) => self.malformed += 1,
             }
         }

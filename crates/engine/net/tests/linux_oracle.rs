@@ -199,7 +199,7 @@ fn try_decode(bytes: &[u8]) -> Option<Packet<'_>> {
     let meta = FrameMeta { link: LinkType::RawIp, ..FrameMeta::default() };
     match Decoder::default().frame(meta, bytes) {
         Decoded::Packet(packet) => Some(packet),
-        Decoded::Ignored(_) | Decoded::Malformed(_) => None,
+        Decoded::Ignored(..) | Decoded::Malformed(_) => None,
     }
 }
 

@@ -17,6 +17,9 @@ pub(super) fn conditions_hold(rule: &Compiled, place: Place<'_>, at: Option<At>,
     if test.fragmented.is_some_and(|wanted| at.is_some_and(|at| at.fragmented) != wanted) {
         return false;
     }
+    if test.start && !flow.is_some_and(|flow| place.dir.is_some_and(|dir| begins(flow, dir))) {
+        return false;
+    }
     let not_known = |flow: &Flow<FlowState>| flow.state.app_bit() == 0;
     let told = |flow: &Flow<FlowState>| flow.state.app_told;
     if (rule.before_app && !flow.is_some_and(not_known)) || (rule.once_app && flow.is_none_or(told)) {
@@ -36,6 +39,14 @@ pub(super) fn conditions_hold(rule: &Compiled, place: Place<'_>, at: Option<At>,
             FlowbitsOperation::Set | FlowbitsOperation::Unset | FlowbitsOperation::Toggle => true,
         }
     })
+}
+
+/// The packet in hand is the first of its direction.
+const fn begins(flow: &Flow<FlowState>, dir: Direction) -> bool {
+    match dir {
+        Direction::ToServer => flow.to_server.packets == 1,
+        Direction::ToClient => flow.to_client.packets == 1,
+    }
 }
 
 /// Sequence numbers used by each end, its SYN included, as the reference engine counts them.

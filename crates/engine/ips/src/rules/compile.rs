@@ -1,6 +1,7 @@
 //! One rule made ready to run, or refused by name: nothing is loaded with less than it says.
 
 use super::*;
+use crate::raised::{raised, right_checksum};
 
 /// Order of judgement: action, flow bits, priority, order of the files.
 pub(super) type Turn = (u8, u8, u8, usize);
@@ -85,6 +86,7 @@ pub(super) fn compile_rule(
             (_, true) => Some(false),
             _ => None,
         },
+        start: header.hook.as_deref() == Some("flow_start"),
     };
     // Which of packet and stream, as `SigValidate...` decides it: packet keywords force packets; contents without
     // them go to the stream, and to packets too when they have a position.
@@ -109,8 +111,13 @@ pub(super) fn compile_rule(
         .iter()
         .filter_map(|condition| if let Condition::IpOption(option) = condition { Some(*option) } else { None })
         .collect();
+    let raised: Vec<Raised> = signature.conditions.iter().filter_map(raised).collect();
+    let right_checksums: Vec<Layer> = signature.conditions.iter().filter_map(right_checksum).collect();
     let needs_packet = !stream_sizes.is_empty()
         || looks_for_faults
+        || !raised.is_empty()
+        || !right_checksums.is_empty()
+        || flow.start
         || !headers.is_empty()
         || !integers.is_empty()
         || !ip_options.is_empty()
@@ -136,6 +143,8 @@ pub(super) fn compile_rule(
         && signature.effects.is_empty()
         && signature.apps.is_empty()
         && tx.is_none()
+        && !flow.start
+        && !matches!(header.protocol, Protocol::Other(_))
         && !ports_matter
         && !matches!(header.protocol, Protocol::TcpPacket | Protocol::TcpStream);
     let asked = asked_app(signature)?;
@@ -167,6 +176,8 @@ pub(super) fn compile_rule(
         headers,
         integers,
         ip_options,
+        raised,
+        right_checksums,
         stream_sizes,
         steps,
         flowbits: signature.flowbits.iter().map(flowbits_step).collect(),
@@ -196,7 +207,6 @@ fn refused(rule: &Rule) -> Option<(Code, String)> {
     let unbuilt = |name: &str| Some((Code::ProtocolUnsupported, format!("the protocol `{name}` is not supported yet")));
     match header.protocol {
         Protocol::App(app) if !is_parsed(app) => return unbuilt(app.name()),
-        Protocol::Other(_) => return unbuilt(header.protocol.name()),
         _ => {}
     }
     for list in &signature.buffers {
@@ -219,8 +229,11 @@ fn refused(rule: &Rule) -> Option<(Code, String)> {
     if !signature.apps.is_empty() && !signature.apps.iter().any(|app| is_parsed(*app)) {
         return unbuilt(signature.apps[0].name());
     }
-    let of_packet =
-        |condition: &Condition| matches!(condition, Condition::Asn1(_) | Condition::IpOption(_)) || number_of_packet(condition).is_some();
+    let of_packet = |condition: &Condition| {
+        matches!(condition, Condition::Asn1(_) | Condition::IpOption(_) | Condition::Checksum { .. })
+            || raised(condition).is_some()
+            || number_of_packet(condition).is_some()
+    };
     let known = |condition: &Condition| of_packet(condition) || is_of_flow(condition) || is_of_transactions(condition);
     refused_beside_buffers(rule, known)
 }
@@ -248,7 +261,8 @@ pub(crate) fn refused_match(found: &Match) -> Option<(Code, String)> {
 pub(crate) fn refused_beside_buffers(rule: &Rule, known: impl Fn(&Condition) -> bool) -> Option<(Code, String)> {
     let (header, signature) = (&rule.header, &rule.signature);
     let keyword = |name: &str| Some((Code::KeywordUnsupported, format!("`{name}` is not supported yet")));
-    if let Some(hook) = &header.hook {
+    let is_of_packets = |hook: &String| matches!(hook.as_str(), "flow_start" | "all") && !matches!(header.protocol, Protocol::App(_));
+    if let Some(hook) = header.hook.as_ref().filter(|hook| !is_of_packets(hook)) {
         return Some((Code::ValueUnsupported, format!("the hook `{hook}` is not supported yet")));
     }
     if header.direction == bulkhead_rules::Direction::Transaction {
@@ -301,6 +315,10 @@ pub(crate) const fn is_of_packet(buffer: BufferId) -> bool {
             | BufferId::Icmpv6Hdr
             | BufferId::Ipv4Hdr
             | BufferId::Ipv6Hdr
+            | BufferId::IgmpHdr
+            | BufferId::EtherHdr
+            | BufferId::SctpHdr
+            | BufferId::SctpChunkData
             | BufferId::IpSrc
             | BufferId::IpDst
     )
@@ -318,11 +336,11 @@ fn header_lists(signature: &bulkhead_rules::Signature) -> Result<Vec<(BufferId, 
     Ok(all)
 }
 
-/// A number of a packet's headers or of its flow that is there once.
+/// A number of a packet's headers or of its flow.
 fn number_of_packet(condition: &Condition) -> Option<&IntegerTest> {
     use bulkhead_rules::Field;
     match condition {
-        Condition::Integer(test) if test.which == Which::Any && test.towards.is_none() => matches!(
+        Condition::Integer(test) => matches!(
             test.field,
             Field::TcpMss
                 | Field::TcpWscale
@@ -334,6 +352,12 @@ fn number_of_packet(condition: &Condition) -> Option<&IntegerTest> {
                 | Field::FlowBytesToserver
                 | Field::FlowPktsToclient
                 | Field::FlowPktsToserver
+                | Field::FlowBytes
+                | Field::FlowPkts
+                | Field::IgmpType
+                | Field::SctpChunkCnt
+                | Field::SctpChunkType
+                | Field::SctpVtag
         )
         .then_some(test),
         _ => None,

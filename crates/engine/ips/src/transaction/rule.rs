@@ -390,7 +390,7 @@ pub(super) fn port_address(text: &[u8]) -> Option<Ipv4Addr> {
 }
 
 /// Of all numbers there will be.
-pub(super) fn numbers_hold(test: &IntegerTest, all: &[u64]) -> bool {
+pub(crate) fn numbers_hold(test: &IntegerTest, all: &[u64]) -> bool {
     let holds = |number: &u64| test.test.matches(*number);
     let at = |index: i32| {
         let index = if index < 0 { all.len().checked_sub(index.unsigned_abs() as usize)? } else { index as usize };

@@ -177,11 +177,12 @@ events! {
     TooManyLayers => "too_many_layers",
     /// Ours: the checksum of the IPv4 header is wrong. Suricata has keywords (`ipv4-csum`), no events.
     Ipv4InvalidChecksum => "ipv4.invalid_checksum",
-    /// Ours, as the three below.
+    /// Ours, as the four below.
     TcpInvalidChecksum => "tcp.invalid_checksum",
     UdpInvalidChecksum => "udp.invalid_checksum",
     Icmpv4InvalidChecksum => "icmpv4.invalid_checksum",
     Icmpv6InvalidChecksum => "icmpv6.invalid_checksum",
+    IgmpInvalidChecksum => "igmp.invalid_checksum",
     /// Ours: more extension headers than [`super::EXTENSION_HEADERS_MAX`].
     Ipv6TooManyExthdrs => "ipv6.too_many_exthdrs",
 }

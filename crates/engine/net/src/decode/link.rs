@@ -65,8 +65,21 @@ impl LinkType {
 pub struct Ether {
     pub dst: [u8; 6],
     pub src: [u8; 6],
+    /// As it stands behind the addresses.
+    pub first: u16,
     /// Of the payload, after all VLAN tags.
     pub ethertype: u16,
+}
+
+impl Ether {
+    /// The fourteen bytes on the wire.
+    pub fn header(&self) -> [u8; 14] {
+        let mut header = [0; 14];
+        header[..6].copy_from_slice(&self.dst);
+        header[6..12].copy_from_slice(&self.src);
+        header[12..].copy_from_slice(&self.first.to_be_bytes());
+        header
+    }
 }
 
 /// VLAN ids from the outermost tag inwards, 12 bits each.
@@ -147,7 +160,7 @@ pub(super) fn decode<'a>(layer: Layer<'a>, link: LinkType, bytes: &'a [u8]) -> D
                 // AF_INET; AF_INET6 of NetBSD and OpenBSD, FreeBSD, macOS, Linux.
                 2 => ip::decode_v4(layer, rest, Events::NONE),
                 10 | 24 | 28 | 30 => ip::decode_v6(layer, rest, Events::NONE),
-                other => Decoded::Ignored(Ignored::Family(other)),
+                other => Decoded::Ignored(Ignored::Family(other), None),
             }
         }
         LinkType::Ppp => match bytes.strip_prefix(&[0xff, 0x03]) {
@@ -185,22 +198,24 @@ pub(super) fn ethertype<'a>(mut layer: Layer<'a>, mut ether: Option<Ether>, firs
                     rest = after;
                     continue;
                 }
-                None => Decoded::Ignored(Ignored::EtherType(ETHERTYPE_NSH)),
+                None => Decoded::Ignored(Ignored::EtherType(ETHERTYPE_NSH), None),
             },
             ETHERTYPE_ARP => arp(layer, rest),
             ETHERTYPE_PPPOE_SESSION => pppoe_session(layer, ether, rest),
             ETHERTYPE_PPPOE_DISCOVERY => pppoe_discovery(layer, rest),
             ETHERTYPE_MPLS | ETHERTYPE_MPLS_MULTICAST => mpls(layer, rest),
-            length if length < ETHERTYPE_MIN => Decoded::Ignored(Ignored::Llc),
-            other => Decoded::Ignored(Ignored::EtherType(other)),
+            length if length < ETHERTYPE_MIN => Decoded::Ignored(Ignored::Llc, None),
+            other => Decoded::Ignored(Ignored::EtherType(other), None),
         };
         return with_ether(decoded, ether);
     }
 }
 
 fn with_ether(mut decoded: Decoded<'_>, ether: Option<Ether>) -> Decoded<'_> {
-    if let (Decoded::Packet(packet), Some(ether)) = (&mut decoded, ether) {
-        packet.ether = Some(ether);
+    match &mut decoded {
+        Decoded::Packet(packet) => packet.ether = ether.or(packet.ether),
+        Decoded::Ignored(_, of) => *of = ether,
+        Decoded::Malformed(_) => {}
     }
     decoded
 }
@@ -211,7 +226,7 @@ fn ethernet<'a>(layer: Layer<'a>, bytes: &'a [u8]) -> Decoded<'a> {
     };
     let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *head;
     let kind = u16::from_be_bytes([t0, t1]);
-    let ether = Ether { dst: [d0, d1, d2, d3, d4, d5], src: [s0, s1, s2, s3, s4, s5], ethertype: kind };
+    let ether = Ether { dst: [d0, d1, d2, d3, d4, d5], src: [s0, s1, s2, s3, s4, s5], first: kind, ethertype: kind };
     ethertype(layer, Some(ether), kind, rest)
 }
 
@@ -251,7 +266,7 @@ fn arp<'a>(layer: Layer<'a>, bytes: &[u8]) -> Decoded<'a> {
     } else if !(1..=10).contains(&u16::from_be_bytes([head[6], head[7]])) {
         DecodeEvent::ArpUnsupportedOpcode
     } else {
-        return Decoded::Ignored(Ignored::Arp);
+        return Decoded::Ignored(Ignored::Arp, None);
     };
     layer.malformed(event, Events::NONE)
 }
@@ -287,7 +302,7 @@ fn pppoe_discovery<'a>(layer: Layer<'a>, bytes: &[u8]) -> Decoded<'a> {
             None => return layer.malformed(DecodeEvent::PppoeMalformedTags, Events::NONE),
         }
     }
-    Decoded::Ignored(Ignored::Ppp)
+    Decoded::Ignored(Ignored::Ppp, None)
 }
 
 /// The protocol field of PPP (RFC 1661, section 2), one byte when compressed.
@@ -304,7 +319,7 @@ pub(super) fn ppp<'a>(layer: Layer<'a>, ether: Option<Ether>, bytes: &'a [u8]) -
         0x0057 => with_ether(ip::decode_v6(layer, rest, Events::NONE), ether),
         // RFC 1661: the low byte is odd, the high byte even.
         other if other & 0x0101 != 1 => layer.malformed(DecodeEvent::PppWrongType, Events::NONE),
-        _ => Decoded::Ignored(Ignored::Ppp),
+        _ => Decoded::Ignored(Ignored::Ppp, None),
     }
 }
 

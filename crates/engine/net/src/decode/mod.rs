@@ -82,8 +82,8 @@ impl Default for DecodeConfig {
 #[allow(clippy::large_enum_variant)] // A view of borrowed slices, built once per packet and never stored.
 pub enum Decoded<'a> {
     Packet(Packet<'a>),
-    /// Not IP: not ours to judge.
-    Ignored(Ignored),
+    /// Not IP: only rules on frames have a word. With the Ethernet header that it stood behind.
+    Ignored(Ignored, Option<Ether>),
     /// The receiver's kernel discards it, or we cannot tell what it would do.
     Malformed(Malformed),
 }
@@ -156,6 +156,7 @@ impl<'a> Packet<'a> {
             Transport::Sctp { src_port, dst_port, .. } => (*src_port, *dst_port),
             Transport::Icmp(_)
             | Transport::Icmpv6(_)
+            | Transport::Igmp { .. }
             | Transport::Gre { .. }
             | Transport::Esp { .. }
             | Transport::Fragment
@@ -170,6 +171,7 @@ impl<'a> Packet<'a> {
             Transport::Udp(_)
             | Transport::Icmp(_)
             | Transport::Icmpv6(_)
+            | Transport::Igmp { .. }
             | Transport::Sctp { .. }
             | Transport::Gre { .. }
             | Transport::Esp { .. }
@@ -186,6 +188,7 @@ impl<'a> Packet<'a> {
             || self.events.contains(DecodeEvent::UdpInvalidChecksum)
             || self.events.contains(DecodeEvent::Icmpv4InvalidChecksum)
             || self.events.contains(DecodeEvent::Icmpv6InvalidChecksum)
+            || self.events.contains(DecodeEvent::IgmpInvalidChecksum)
     }
 }
 
@@ -204,6 +207,7 @@ counters! {
         icmpv4 => "decoder.icmpv4",
         icmpv6 => "decoder.icmpv6",
         sctp => "decoder.sctp",
+        igmp => "decoder.igmp",
         gre => "decoder.gre",
         esp => "decoder.esp",
         other => "decoder.unknown_protocol",
@@ -303,6 +307,7 @@ impl Decoder {
                     Transport::Icmp(_) => stats.icmpv4 += 1,
                     Transport::Icmpv6(_) => stats.icmpv6 += 1,
                     Transport::Sctp { .. } => stats.sctp += 1,
+                    Transport::Igmp { .. } => stats.igmp += 1,
                     Transport::Gre { .. } => stats.gre += 1,
                     Transport::Esp { .. } => stats.esp += 1,
                     Transport::Fragment => stats.fragments += 1,
@@ -316,11 +321,11 @@ impl Decoder {
                 stats.checksum_invalid += u64::from(packet.checksum_invalid());
                 stats.events += u64::from(!packet.events.is_empty());
             }
-            Decoded::Ignored(Ignored::Arp) => {
+            Decoded::Ignored(Ignored::Arp, _) => {
                 stats.arp += 1;
                 stats.ignored += 1;
             }
-            Decoded::Ignored(Ignored::Llc | Ignored::EtherType(_) | Ignored::Ppp | Ignored::Family(_)) => stats.ignored += 1,
+            Decoded::Ignored(Ignored::Llc | Ignored::EtherType(_) | Ignored::Ppp | Ignored::Family(_), _) => stats.ignored += 1,
             Decoded::Malformed(_) => stats.malformed += 1,
         }
         decoded

@@ -26,6 +26,12 @@ pub enum Transport<'a> {
         dst_port: u16,
         verification_tag: u32,
     },
+    /// RFC 1112, 2236, 3376. Of version 3 the records belong to the message: there is no payload.
+    Igmp {
+        kind: u8,
+        /// All of the message.
+        message: &'a [u8],
+    },
     /// RFC 2784 and 2890, or version 1 (RFC 2637). `payload` is what follows the whole GRE header.
     Gre {
         version: u8,
@@ -190,7 +196,16 @@ pub(super) fn decode<'a>(layer: Layer<'a>, ip: Ip<'a>, mut events: Events) -> De
         (PROTO_IGMP, IpVersion::V4) => {
             // RFC 3376, section 4: a version 3 report has at least its fixed part, as any message has eight bytes.
             match ip.payload {
-                [_, _, _, _, _, _, _, _, ..] => {}
+                [kind, _, _, _, _, _, _, _, rest @ ..] => {
+                    if layer.verifies_transport(ip.payload) && !checksum::valid(ip.payload, 0) {
+                        events.insert(DecodeEvent::IgmpInvalidChecksum);
+                    }
+                    // A query of version 3 is longer than eight bytes too (section 4.1).
+                    let is_v3 = *kind == 0x22 || (*kind == 0x11 && rest.len() >= 4);
+                    let payload = if is_v3 { &[] } else { rest };
+                    let transport = Transport::Igmp { kind: *kind, message: ip.payload };
+                    return ip::packet(layer, ip, transport, payload, events);
+                }
                 [0x22, ..] => events.insert(DecodeEvent::IgmpV3PktTooSmall),
                 _ => events.insert(DecodeEvent::IgmpPktTooSmall),
             }

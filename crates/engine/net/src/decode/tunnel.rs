@@ -81,6 +81,7 @@ pub(super) fn find<'a>(packet: &Packet<'a>, config: &DecodeConfig) -> Option<Tun
             }
         }
         Transport::Tcp(_)
+        | Transport::Igmp { .. }
         | Transport::Icmp(_)
         | Transport::Icmpv6(_)
         | Transport::Sctp { .. }
