@@ -13,7 +13,7 @@ const POOL_MAX: usize = 1024;
 pub(crate) const POOL_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Limits, each counted in [`Stats`] where it bites.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Buffers that somebody looks at; parsers may leave out the others.
     pub wanted: BufferSet,
@@ -37,6 +37,9 @@ pub struct Config {
     pub field_bytes_max: usize,
     /// Decode an URI's path twice, and its query (`double-decode-path`, `double-decode-query`).
     pub double_decode: bool,
+    /// What comes with the end of an answer's body and begins no answer is the body's, as the reference engine takes it. That
+    /// depends on how the bytes are cut, so it is for comparing with that engine.
+    pub body_tails: bool,
     /// Content codings of one body that are undone (`response-body-decompress-layer-limit`); the inner ones stay.
     pub coding_layers_max: usize,
     /// Bytes that one body may become when it is decompressed; more ends the session.
@@ -62,6 +65,7 @@ impl Default for Config {
             headers_max: 1024,
             field_bytes_max: 18_000,
             double_decode: false,
+            body_tails: false,
             coding_layers_max: 2,
             decoded_bytes_max: 256 * 1024 * 1024,
             // Deflate's own limit is 1032; text and logs stay below 200.
@@ -202,6 +206,10 @@ impl Io<'_> {
         let tx = self.context.take_transaction(protocol, id);
         self.open.list.push_back(tx);
         Some(id)
+    }
+
+    pub fn is_open(&self, id: u64) -> bool {
+        self.open.position(id).is_some()
     }
 
     /// An open transaction, which will be told of at the end of the call.

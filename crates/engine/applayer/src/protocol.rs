@@ -106,6 +106,8 @@ pub(crate) enum Next {
     /// What follows in both directions is another protocol, to be recognised anew (CONNECT, upgrade, STARTTLS).
     Switch,
     Finished(Finished),
+    /// Nothing more can be read in this direction; the parser goes on with the other one.
+    Blind(Finished),
 }
 
 impl Step {

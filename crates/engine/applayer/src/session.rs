@@ -285,6 +285,7 @@ impl Session {
                 context.stats.malformed += u64::from(matches!(why, Finished::Malformed(_)));
                 self.finish(why, sink);
             }
+            Next::Blind(why) => sink.finished(why),
             Next::Switch if self.switches >= SWITCHES_MAX => self.finish(Finished::Cap("SWITCHES_MAX"), sink),
             Next::Switch => {
                 self.switches += 1;

@@ -24,7 +24,7 @@ pub trait Sink {
         let _ = (event, dir);
     }
 
-    /// Nothing further is parsed; told once.
+    /// Nothing further is parsed; told once, or once a direction where the other one can still be read.
     fn finished(&mut self, why: Finished) {
         let _ = why;
     }

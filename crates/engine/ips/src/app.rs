@@ -173,8 +173,8 @@ pub(crate) struct Apps {
 }
 
 impl Apps {
-    pub fn new() -> Self {
-        Self { context: Context::new(Config::default()), slots: Vec::new(), free: Vec::new(), scratch: TxScratch::default(), memory: 0 }
+    pub fn new(config: Config) -> Self {
+        Self { context: Context::new(config), slots: Vec::new(), free: Vec::new(), scratch: TxScratch::default(), memory: 0 }
     }
 
     /// Another rule set: what its rules look at, and the log.

@@ -29,6 +29,8 @@ pub struct PipelineConfig {
     pub lookback_memory_max: usize,
     /// Sessions and transactions of application layers of this shard together.
     pub app_memory_max: usize,
+    /// Limits of the parsers. What is wanted of them follows from the rules.
+    pub app: bulkhead_applayer::Config,
     /// Send [`EngineEvent::Transaction`] for each transaction that is over, and [`AlertEvent::record`].
     pub transactions: bool,
     /// What to do with a packet that a full table or buffer cannot take in.
@@ -66,6 +68,7 @@ impl Default for PipelineConfig {
             lookback_bytes_max: 56 * 1024,
             lookback_memory_max: 256 << 20,
             app_memory_max: 256 << 20,
+            app: bulkhead_applayer::Config::default(),
             transactions: false,
             on_cap: OnFailure::Drop,
             on_unverifiable: OnFailure::Drop,

@@ -140,7 +140,7 @@ impl Pipeline {
     /// `seed` must be unpredictable for whoever sends packets.
     pub fn new(config: PipelineConfig, rules: Arc<Ruleset>, seed: u64) -> Self {
         // The second word only has to differ (splitmix64's increment).
-        let mut apps = Apps::new();
+        let mut apps = Apps::new(config.app.clone());
         apps.want(&rules, config.transactions);
         let seeds = [seed, seed.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15];
         Self {

@@ -74,6 +74,7 @@ fn run(tests: &Path, fields: &[&str]) -> Result {
     };
     config.stream.midstream = false;
     config.stream.acks_seen = true;
+    config.app.body_tails = true;
     let mut inline = false;
     let mut rest = arguments.to_owned();
     for (argument, effect) in [

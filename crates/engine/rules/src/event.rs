@@ -292,6 +292,7 @@ pub const APP: &[&str] = &[
     "http.request_too_many_headers",
     "http.request_uri_host_invalid",
     "http.response_abnormal_transfer_encoding",
+    "http.response_body_unexpected",
     "http.response_chunk_extension",
     "http.response_chunked_old_proto",
     "http.response_field_missing_colon",

@@ -18,6 +18,8 @@ pub(crate) struct Body {
     decoder: Option<Box<Decoder>>,
     form: Option<Box<Multipart>>,
     broken: bool,
+    /// It follows a body that was complete, and does not count with it.
+    pub is_extra: bool,
 }
 
 /// Whose body it is.
@@ -131,7 +133,10 @@ impl Body {
             && let Some(tx) = io.tx(id)
         {
             let length = tx.stream_len(stream);
-            tx.integer_is(if dir == Dir::ToServer { Field::HttpRequestLength } else { Field::HttpResponseLength }, dir, length);
+            let field = if dir == Dir::ToServer { Field::HttpRequestLength } else { Field::HttpResponseLength };
+            if !self.is_extra || tx.integer(field, dir).is_none() {
+                tx.integer_is(field, dir, length);
+            }
             tx.close_stream(stream);
         }
     }
@@ -182,7 +187,12 @@ impl Body {
     }
 
     /// `len` bytes are missing: what is coded cannot be read on, in a form the file it is in cannot be told.
-    pub fn skip(&mut self, len: u64, id: u64, io: &mut Io<'_>) {
+    pub fn skip(&mut self, len: u64, side: Side, id: u64, io: &mut Io<'_>) {
+        if self.stream.is_none()
+            && let (dir, Some(tx)) = (io.dir, io.tx(id))
+        {
+            self.stream = open_body(side, self.form.is_some(), dir, tx);
+        }
         if let Some(decoder) = self.decoder.as_mut() {
             decoder.kill();
         }

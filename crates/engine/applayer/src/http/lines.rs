@@ -1,9 +1,26 @@
 //! Where lines and header blocks end, to servers and to browsers.
 
-use super::Side;
+use super::fields::is_token;
+use super::{METHOD_MAX, METHODS, Side};
 
 /// A line before a status line that is passed over.
 const JUNK_LINE_MAX: usize = 64;
+
+/// Whether a request begins here. `None`: more bytes will tell. Without a known method only a whole line tells, by its version.
+pub(super) fn begins_a_request(bytes: &[u8]) -> Option<bool> {
+    let text = bytes.trim_ascii_start();
+    let word = text.iter().take(METHOD_MAX + 1).take_while(|byte| is_token(**byte)).count();
+    match text.get(word) {
+        _ if text.first().is_some_and(u8::is_ascii_digit) || word > METHOD_MAX => Some(false),
+        None => None,
+        Some(b' ' | b'\t') if METHODS.contains(&&text[..word]) => Some(true),
+        Some(byte) if word == 0 || !byte.is_ascii_whitespace() => Some(false),
+        Some(_) => {
+            let end = memchr::memchr(b'\n', text)?;
+            Some(memchr::memmem::find(&text[..end], b"HTTP/").is_some())
+        }
+    }
+}
 
 pub(super) fn find_line(bytes: &[u8], scanned: &mut usize) -> Option<usize> {
     let from = (*scanned).min(bytes.len());

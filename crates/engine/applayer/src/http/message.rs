@@ -55,6 +55,9 @@ impl Http {
                 Some(at) => (rest[..at].trim_ascii(), &rest[at + 1..]),
                 None => (rest, &[][..]),
             };
+            if rest[..rest.len() - version.len()].iter().any(|byte| byte.is_ascii_whitespace() && *byte != b' ') {
+                tx.event("http.uri_delim_non_compliant", dir);
+            }
             if version.is_empty() {
                 tx.event("http.request_line_missing_protocol", dir);
             }
@@ -78,7 +81,11 @@ impl Http {
                 tx.value(Buffer::HttpUri, dir, &scratch.path);
             }
             tx.advance(dir, Stage::Line);
-            self.exchanges.push_back(Exchange { tx: id, head: method == b"HEAD", connect });
+            if self.halves[1].state == State::Lost {
+                tx.advance(Dir::ToClient, Stage::Complete);
+            } else {
+                self.exchanges.push_back(Exchange { tx: id, head: method == b"HEAD", connect, interim: false });
+            }
         }
         io.context.scratch = scratch;
         None
@@ -90,8 +97,11 @@ impl Http {
             Some(exchange) => (exchange.tx, Some(exchange)),
             None => {
                 let Some(id) = io.begin(Protocol::Http) else { return Some(Next::Finished(Finished::Cap("transactions_max"))) };
+                let unseen = self.halves[0].state == State::Lost;
                 if let Some(tx) = io.tx(id) {
-                    tx.event("http.unable_to_match_response_to_request", dir);
+                    if !unseen {
+                        tx.event("http.unable_to_match_response_to_request", dir);
+                    }
                     tx.advance(Dir::ToServer, Stage::Complete);
                 }
                 (id, None)
@@ -173,6 +183,12 @@ impl Http {
             match side {
                 Side::Request => {
                     host(tx, dir, scratch.first_value(b"host"));
+                    if scratch.first_value(b"authorization").is_some_and(|value| !names_a_known_scheme(value)) {
+                        tx.event("http.request_auth_unrecognized", dir);
+                    }
+                    if coding.is_some() && !chunked {
+                        tx.event("http.invalid_transfer_encoding_value_in_request", dir);
+                    }
                     state = match length {
                         _ if chunked => State::ChunkSize,
                         Some(length) => match number(length) {
@@ -193,6 +209,10 @@ impl Http {
                     tunnel = exchange.is_some_and(|exchange| exchange.connect) && status.is_some_and(|status| (200..300).contains(&status));
                     tunnel |= status == Some(101) && length.is_none() && coding.is_none();
                     interim = status == Some(100) && length.and_then(number).unwrap_or(0) == 0 && coding.is_none();
+                    odd_framing(tx, dir, &scratch, chunked);
+                    if interim && exchange.is_some_and(|exchange| exchange.interim) {
+                        tx.event("http.100_continue_already_seen", dir);
+                    }
                     let bodiless = status.is_some_and(|status| status < 200 || status == 204 || status == 304);
                     state = match length {
                         _ if exchange.is_some_and(|exchange| exchange.head) || interim || tunnel => State::Fixed(0),
@@ -220,7 +240,7 @@ impl Http {
         if interim {
             // The response begins anew.
             if let Some(exchange) = exchange {
-                self.exchanges.push_front(exchange);
+                self.exchanges.push_front(Exchange { interim: true, ..exchange });
             }
             let half = &mut self.halves[1];
             (half.tx, half.state) = (None, State::Line);
@@ -317,6 +337,31 @@ fn note(tx: &mut Transaction, dir: Dir, side: Side, odd: &super::fields::Odditie
     }
 }
 
+/// What of an answer's framing and range is odd.
+fn odd_framing(tx: &mut Transaction, dir: Dir, scratch: &Scratch, chunked: bool) {
+    if let Some(coding) = scratch.first_value(b"transfer-encoding") {
+        if !chunked {
+            tx.event("http.invalid_transfer_encoding_value_in_response", dir);
+        } else if !coding.trim_ascii().eq_ignore_ascii_case(b"chunked") {
+            tx.event("http.response_abnormal_transfer_encoding", dir);
+        }
+        if chunked && tx.get(Buffer::HttpProtocol, dir) != Some(b"HTTP/1.1") {
+            tx.event("http.response_chunked_old_proto", dir);
+        }
+    }
+    let kind = scratch.first_value(b"content-type").unwrap_or_default();
+    if memchr::memmem::find(&kind.to_ascii_lowercase(), b"multipart/byteranges").is_some() {
+        tx.event("http.response_multipart_byteranges", dir);
+    }
+}
+
+/// Of an `Authorization`: what the reference engine reads.
+fn names_a_known_scheme(value: &[u8]) -> bool {
+    [&b"basic"[..], b"digest", b"bearer"]
+        .iter()
+        .any(|scheme| value.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme)))
+}
+
 fn host(tx: &mut Transaction, dir: Dir, field: Option<&[u8]>) {
     let target = tx.get(Buffer::HttpUriRaw, dir).unwrap_or_default().to_vec();
     let parts = uri::Target::split(&target);
@@ -336,6 +381,14 @@ fn host(tx: &mut Transaction, dir: Dir, field: Option<&[u8]>) {
         tx.event("http.host_header_ambiguous", dir);
     }
     let port = parts.port.or(given.and_then(|(_, port)| port));
+    if parts.port.is_some_and(|port| uri::port_number(port).is_none()) {
+        tx.event("http.invalid_server_port_in_request", dir);
+    }
+    if tx.get(Buffer::HttpMethod, dir) == Some(b"CONNECT")
+        && uri::host_and_port(&target).1.is_none_or(|port| uri::port_number(port).is_none())
+    {
+        tx.event("http.invalid_authority_port", dir);
+    }
     host_values(tx, dir, parts.host.or(field), parts.host.or(given.map(|(host, _)| host)), port);
 }
 

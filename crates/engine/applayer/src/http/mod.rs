@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Line -> Headers -> Fixed | ChunkSize <-> Chunk -> Trailers | UntilClose -> Line
+//!      -> Extra (what follows a request and is none)    Lost (bytes are missing, this direction cannot be read on)
 //! ```
 //! A body goes through three stages, each streaming: framing (chunks, length), content codings (`encoding`), parts of a form
 //! (`multipart`).
@@ -29,7 +30,7 @@ use crate::context::{Config, Io};
 use crate::names::{Dir, Stage};
 use crate::protocol::{Next, Parser, Probe, Step};
 use crate::sink::Finished;
-use lines::{Begins, begins_a_status, find_block, find_line, find_status_line, is_blank, is_space};
+use lines::{Begins, begins_a_request, begins_a_status, find_block, find_line, find_status_line, is_blank, is_space};
 
 /// Bytes of a chunk-size line, extensions included.
 const CHUNK_LINE_MAX: usize = 8 * 1024;
@@ -135,6 +136,8 @@ struct Exchange {
     tx: u64,
     head: bool,
     connect: bool,
+    /// An interim answer has come.
+    interim: bool,
 }
 
 #[derive(Debug)]
@@ -146,11 +149,17 @@ struct Half {
     tx: Option<u64>,
     body: Body,
     exchange: Option<Exchange>,
+    /// The last request that is complete.
+    last: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Line,
+    /// Behind a request: lines that begin none.
+    Extra,
+    /// Behind an answer's body: what has come with it ([`Config::body_tails`]).
+    Tail,
     Headers,
     Fixed(u64),
     ChunkSize,
@@ -159,6 +168,10 @@ enum State {
     UntilClose,
     /// After CONNECT: until the answer is known.
     Waiting,
+    /// Bytes are missing: goes on if the next ones begin a message.
+    Resync,
+    /// Nobody can say what the bytes are.
+    Lost,
 }
 
 /// How a step of the machine ended.
@@ -171,7 +184,7 @@ enum Did {
 
 impl Http {
     pub fn new(config: &Config) -> Self {
-        let half = |side| Half { side, state: State::Line, scanned: 0, tx: None, body: Body::default(), exchange: None };
+        let half = |side| Half { side, state: State::Line, scanned: 0, tx: None, body: Body::default(), exchange: None, last: None };
         Self {
             halves: [half(Side::Request), half(Side::Response)],
             exchanges: VecDeque::new(),
@@ -183,7 +196,13 @@ impl Http {
     fn step(&mut self, bytes: &[u8], io: &mut Io<'_>) -> Did {
         let half = &mut self.halves[io.dir as usize];
         match half.state {
+            State::Extra => self.extra(bytes, io),
+            State::Tail => self.tail(bytes, io),
             State::Line => {
+                if half.side == Side::Request && half.last.is_some_and(|last| io.is_open(last)) && begins_a_request(bytes) == Some(false) {
+                    half.state = State::Extra;
+                    return Did::Took(0);
+                }
                 if half.side == Side::Response {
                     let blanks = bytes.iter().take_while(|byte| is_blank(**byte)).count();
                     if blanks > 0 {
@@ -240,13 +259,97 @@ impl Http {
                     _ => State::Fixed(left),
                 };
                 if half.state == State::Fixed(0) {
-                    self.finish(io);
+                    self.answered(take < bytes.len(), io);
                 }
                 Did::Took(take)
             }
             State::UntilClose => self.body(bytes, io).map_or(Did::Took(bytes.len()), |next| Did::Stop(bytes.len(), next)),
             State::Waiting => Did::NeedMore,
+            State::Resync => {
+                let begins = match half.side {
+                    Side::Request => begins_a_request(bytes),
+                    Side::Response => match prefix(bytes, b"HTTP/1.") {
+                        Probe::Yes => Some(true),
+                        Probe::More => None,
+                        Probe::No => Some(false),
+                    },
+                };
+                match begins {
+                    Some(true) => {
+                        half.state = State::Line;
+                        Did::Took(0)
+                    }
+                    Some(false) => self.lose(io).map_or(Did::Took(bytes.len()), |next| Did::Stop(0, next)),
+                    None => self.over(bytes.len(), io),
+                }
+            }
+            State::Lost => Did::Took(bytes.len()),
         }
+    }
+
+    /// A line behind a request that begins none: the reference engine, as some servers, takes it for more of the body.
+    fn extra(&mut self, bytes: &[u8], io: &mut Io<'_>) -> Did {
+        let half = &mut self.halves[0];
+        if begins_a_request(bytes) == Some(true) {
+            self.finish(io);
+            return Did::Took(0);
+        }
+        let Some(end) = memchr::memchr(b'\n', bytes).map(|end| end + 1) else {
+            return if bytes.len() > CHUNK_LINE_MAX || begins_a_request(bytes) == Some(false) {
+                self.more_body(bytes, io)
+            } else {
+                Did::NeedMore
+            };
+        };
+        half.scanned = 0;
+        self.more_body(&bytes[..end], io)
+    }
+
+    fn more_body(&mut self, bytes: &[u8], io: &mut Io<'_>) -> Did {
+        let half = &mut self.halves[io.dir as usize];
+        half.tx = half.tx.or(half.last);
+        half.body.is_extra = true;
+        let event = if half.side == Side::Request { "http.request_body_unexpected" } else { "http.response_body_unexpected" };
+        let id = half.tx;
+        io.event(id, event);
+        self.body(bytes, io).map_or(Did::Took(bytes.len()), |next| Did::Stop(bytes.len(), next))
+    }
+
+    /// An answer's body is complete; `more`: other bytes have come with its last one.
+    fn answered(&mut self, more: bool, io: &mut Io<'_>) {
+        let half = &mut self.halves[io.dir as usize];
+        if half.side == Side::Response && more && io.context.config.body_tails {
+            half.state = State::Tail;
+        } else {
+            self.finish(io);
+        }
+    }
+
+    fn tail(&mut self, bytes: &[u8], io: &mut Io<'_>) -> Did {
+        let blanks = bytes.iter().take_while(|byte| is_blank(**byte)).count();
+        let rest = &bytes[blanks..];
+        let text = &rest[..rest.len().min(4)];
+        if !text.is_empty() && text.eq_ignore_ascii_case(&b"HTTP"[..text.len()]) && blanks == 0 {
+            self.finish(io);
+            return Did::Took(0);
+        }
+        let end = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |end| end + 1);
+        self.more_body(&bytes[..end], io)
+    }
+
+    /// What follows missing bytes begins nothing. `Some`: there is no direction left that can be read.
+    fn lose(&mut self, io: &mut Io<'_>) -> Option<Next> {
+        let dir = io.dir;
+        self.halves[dir as usize].state = State::Lost;
+        if dir == Dir::ToClient {
+            // No answer will be seen.
+            for exchange in std::mem::take(&mut self.exchanges) {
+                if let Some(tx) = io.tx(exchange.tx) {
+                    tx.advance(dir, Stage::Complete);
+                }
+            }
+        }
+        self.halves.iter().all(|half| half.state == State::Lost).then_some(Next::Finished(Finished::Gap))
     }
 
     fn over(&mut self, pending: usize, io: &mut Io<'_>) -> Did {
@@ -324,6 +427,7 @@ impl Http {
         half.exchange = None;
         let body = std::mem::take(&mut half.body);
         let Some(id) = half.tx.take() else { return };
+        half.last = Some(id);
         body.close(id, io);
         if let Some(tx) = io.tx(id) {
             tx.advance(dir, Stage::Complete);
@@ -344,40 +448,50 @@ impl Parser for Http {
                 Did::Stop(taken, next) => return Step { consumed: at + taken, next },
             }
         }
+        if self.halves[io.dir as usize].state == State::Tail {
+            self.finish(io);
+        }
         Step::on(at)
     }
 
     fn gap(&mut self, len: u64, _: &[u8], io: &mut Io<'_>) -> Next {
         let half = &mut self.halves[io.dir as usize];
-        let in_body = match half.state {
-            State::Fixed(left) | State::Chunk(left) => left >= len,
-            State::UntilClose => true,
-            _ => false,
+        let left = match half.state {
+            State::Fixed(left) | State::Chunk(left) => left,
+            State::UntilClose => u64::MAX,
+            State::Lost => return Next::Continue,
+            _ => 0,
         };
-        if in_body && let Some(id) = half.tx {
-            half.body.skip(len, id, io);
+        let within = left.min(len);
+        if within > 0
+            && let Some(id) = half.tx
+        {
+            half.body.skip(within, half.side, id, io);
         }
         match &mut half.state {
-            State::Fixed(left) | State::Chunk(left) if *left > len => {
-                *left -= len;
-                Next::Continue
-            }
-            State::Fixed(left) if *left == len => {
-                self.finish(io);
-                Next::Continue
-            }
-            State::Chunk(left) if *left == len => {
-                half.state = State::ChunkSize;
-                Next::Continue
-            }
-            State::UntilClose => Next::Continue,
-            _ => Next::Finished(Finished::Gap),
+            State::Fixed(left) | State::Chunk(left) => *left -= within,
+            _ => {}
         }
+        match half.state {
+            State::Fixed(0) => self.finish(io),
+            State::Chunk(0) => half.state = State::ChunkSize,
+            _ => {}
+        }
+        if within == len {
+            return Next::Continue;
+        }
+        if self.halves[io.dir as usize].tx.is_some() {
+            self.finish(io);
+        }
+        self.halves[io.dir as usize].state = State::Resync;
+        Next::Blind(Finished::Gap)
     }
 
     fn end(&mut self, pending: &[u8], io: &mut Io<'_>) {
         let half = &self.halves[io.dir as usize];
-        if half.state == State::Line && half.side == Side::Request && !pending.trim_ascii().is_empty() {
+        if half.state == State::Extra && !pending.is_empty() {
+            let _ = self.more_body(pending, io);
+        } else if half.state == State::Line && half.side == Side::Request && !pending.trim_ascii().is_empty() {
             let _ = self.first_line(pending.trim_ascii_end(), io);
             let tx = self.halves[io.dir as usize].tx;
             io.event(tx, "http.request_line_incomplete");
@@ -389,8 +503,8 @@ impl Parser for Http {
                 let _ = self.no_status(io);
                 let _ = self.body(pending, io);
             }
-            // A blank line is there that might have been none.
-            (Side::Response, State::Headers) if pending.ends_with(b"\n\r\r\n") => {
+            // All fields that will ever come.
+            (_, State::Headers) if !pending.is_empty() => {
                 let _ = self.headers(pending, io);
             }
             (_, State::ChunkSize) => {

@@ -640,7 +640,8 @@ impl Parser for Http2 {
             State::Data { stream, left, .. } if *left > lost => {
                 *left -= lost;
                 if let Some(open) = streams.get_mut(stream) {
-                    open.sides[io.dir as usize].body.skip(len, open.tx, io);
+                    let side = if io.dir == Dir::ToServer { Side::Request } else { Side::Response };
+                    open.sides[io.dir as usize].body.skip(len, side, open.tx, io);
                 }
                 Next::Continue
             }
