@@ -9,7 +9,7 @@
 //! | [`agent`], [`suricata`] | what is put between them |
 //! | [`load`] | generators: bulk, ping-pong, HTTP, datagrams |
 //! | [`path`] | the table: rows in turn, ratios |
-//! | [`engine`] | the engine alone, on traffic made here |
+//! | [`engine`] | the engine alone, on traffic made here; its instructions by stage |
 //! | [`flood`], [`idle`] | memory under a flood of flows; cost of doing nothing |
 //! | [`figures`], [`report`] | arithmetic and tables |
 #![forbid(unsafe_code)]
@@ -60,6 +60,7 @@ enum Format {
 enum Verb {
     Path(path::Args),
     Engine(engine::Args),
+    Stages(engine::stages::Args),
     Flood(flood::Args),
     Idle(idle::Args),
 }
@@ -132,19 +133,28 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<Report, Error> {
-    if !bulkhead_sys::process::is_root() {
-        return Err(Error::NotRoot);
-    }
-    // Two at a time would measure each other, and take each other's namespaces for leftovers.
-    let _lock = LockFile::acquire(LOCK)?;
     // Before any thread is made, so that a Ctrl-C is seen between two cells and everything is taken down.
     let stop = Stop(SignalFd::new(&[Signal::Interrupt, Signal::Terminate])?);
+    // The engine alone needs no namespaces, and is measured in children of this program, which would wait for its lock.
+    let _lock = match &cli.verb {
+        Verb::Engine(_) | Verb::Stages(_) => None,
+        Verb::Path(_) | Verb::Flood(_) | Verb::Idle(_) => Some(lock()?),
+    };
     match &cli.verb {
         Verb::Path(args) => path::run(args, &stop),
         Verb::Engine(args) => engine::run(args, &stop),
+        Verb::Stages(args) => engine::stages::run(args, &stop),
         Verb::Flood(args) => flood::run(args, &stop),
         Verb::Idle(args) => idle::run(args, &stop),
     }
+}
+
+/// Two at a time would measure each other, and take each other's namespaces for leftovers.
+fn lock() -> Result<LockFile, Error> {
+    if !bulkhead_sys::process::is_root() {
+        return Err(Error::NotRoot);
+    }
+    Ok(LockFile::acquire(LOCK)?)
 }
 
 /// Asked between two steps.
