@@ -335,7 +335,7 @@ fn api_response(words: &[String], dice: &mut Dice) -> Vec<u8> {
     let body = format!(
         "{{\"status\":\"ok\",\"id\":{},\"items\":[{}],\"next\":null}}",
         dice.below(1_000_000),
-        (0..10).map(|_| format!("{{\"name\":\"{}\",\"price\":{}}}", dice.pick(words), dice.below(9000))).collect::<Vec<_>>().join(",")
+        (0..7).map(|_| format!("{{\"name\":\"{}\",\"price\":{}}}", dice.pick(words), dice.below(9000))).collect::<Vec<_>>().join(",")
     );
     format!(
         "HTTP/1.1 200 OK\r\nServer: nginx\r\nContent-Type: application/json\r\nX-Request-Id: {:016x}\r\nContent-Length: {}\r\n\
