@@ -36,6 +36,7 @@
 extern crate self as bulkhead_applayer;
 
 mod context;
+mod cursor;
 mod datagram;
 mod dcerpc;
 mod detect;
@@ -46,6 +47,7 @@ pub mod fuzz;
 mod http;
 mod http2;
 mod lines;
+mod mqtt;
 mod names;
 mod notes;
 mod ntp;

@@ -78,6 +78,7 @@ named! {
         FtpData "ftp-data",
         Dcerpc "dcerpc",
         Dhcp "dhcp",
+        Mqtt "mqtt",
         Ntp "ntp",
         Quic "quic",
         Tftp "tftp",
@@ -153,6 +154,12 @@ buffers! {
     FtpReply "ftp.reply" ToClient Complete, FtpCompletionCode "ftp.completion_code" ToClient Complete,
     // Of a bind, and of each request the one it goes to: the identifier in lower case with hyphens, a blank, the version.
     DcerpcIface "dcerpc.iface" ToServer Complete, DcerpcStubData "dcerpc.stub_data" Both Complete,
+    MqttConnectClientid "mqtt.connect.clientid" ToServer Complete, MqttConnectPassword "mqtt.connect.password" ToServer Complete,
+    MqttConnectProtocolString "mqtt.connect.protocol_string" ToServer Complete,
+    MqttConnectUsername "mqtt.connect.username" ToServer Complete, MqttConnectWillmessage "mqtt.connect.willmessage" ToServer Complete,
+    MqttConnectWilltopic "mqtt.connect.willtopic" ToServer Complete,
+    MqttPublishMessage "mqtt.publish.message" Both Complete, MqttPublishTopic "mqtt.publish.topic" Both Complete,
+    MqttSubscribeTopic "mqtt.subscribe.topic" ToServer Complete, MqttUnsubscribeTopic "mqtt.unsubscribe.topic" ToServer Complete,
     NtpReferenceId "ntp.reference_id" Both Complete,
     QuicCyuHash "quic.cyu.hash" Both Complete, QuicCyuString "quic.cyu.string" Both Complete, QuicSni "quic.sni" Both Complete,
     QuicUa "quic.ua" Both Complete, QuicVersion "quic.version" Both Complete,
@@ -181,6 +188,11 @@ named! {
         /// 0: an interface of a bind was taken.
         DcerpcAck "dcerpc.ack_result",
         DhcpLeasetime "dhcp.leasetime", DhcpRebindingTime "dhcp.rebinding_time", DhcpRenewalTime "dhcp.renewal_time",
+        MqttConnackReturnCode "mqtt.connack.return_code",
+        /// 0 or 1.
+        MqttConnackSessionPresent "mqtt.connack.session_present",
+        MqttConnectFlags "mqtt.connect.flags", MqttFlags "mqtt.flags", MqttProtocolVersion "mqtt.protocol_version", MqttQos "mqtt.qos",
+        MqttReasonCode "mqtt.reason_code", MqttType "mqtt.type",
         NtpMode "ntp.mode", NtpStratum "ntp.stratum", NtpVersion "ntp.version",
     }
 }

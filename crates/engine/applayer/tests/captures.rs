@@ -95,7 +95,7 @@ const KINDS: &[&str] = &["tls", "http", "dns", "ssh", "ftp", "smtp", "dcerpc"];
 const NUMBERS: &[(&str, Field)] = &[("dcerpc.req.opnum", Field::DcerpcOpnum), ("dcerpc.call_id", Field::DcerpcCallId)];
 
 /// Kinds of records that are all notes.
-const RECORDS: &[&str] = &["dhcp", "ntp", "quic", "tftp"];
+const RECORDS: &[&str] = &["dhcp", "mqtt", "ntp", "quic", "tftp"];
 
 #[derive(Debug, Clone)]
 enum Name {
@@ -243,6 +243,7 @@ fn wanted(case: &str) -> Vec<(Name, String)> {
             if let Some(kind) = kind.filter(|kind| RECORDS.contains(kind))
                 && key.strip_prefix(kind).is_some_and(|rest| rest.starts_with('.'))
                 && !key.contains("__")
+                && !value.starts_with(['[', '{', '|'])
                 && !value.contains('\\')
             {
                 all.push((Name::Note(key.to_owned()), value.to_owned()));
@@ -290,6 +291,10 @@ const KNOWN: &[(&str, &str)] = &[
     ("decode-chdlc-02", "link type that the reader here does not know"),
     ("decode-teredo-01", "tunnel that the reader here does not know"),
     ("ldap-starttls", "LDAP"),
+    ("mqtt-limit-1", "another limit than the default"),
+    ("mqtt-limit-2", "another limit than the default"),
+    ("mqtt-limit-3", "another limit than the default"),
+    ("mqtt-midstream-split", "begins with an answer, which the reader here takes for a request"),
     ("pgsql/pgsql-upgrade-tls", "PostgreSQL"),
 ];
 

@@ -5,10 +5,14 @@
 //! leave as notes, already in the log's words ([`bulkhead_applayer::Notes`], here [`tree`]).
 
 mod http;
+mod mqtt;
+mod noted;
 
 use bulkhead_applayer::{Buffer, Dir, Note, Notes, Protocol};
 use bulkhead_ips::Record;
 use serde_json::{Map, Value, json};
+
+pub use mqtt::MqttLog;
 
 /// Objects and lists within one another; what is deeper is left out.
 const DEPTH_MAX: usize = 32;
@@ -22,6 +26,7 @@ pub struct LogConfig {
     /// `http.extended`, `tls.extended` … all of them.
     pub extended: bool,
     pub http: HttpLog,
+    pub mqtt: MqttLog,
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -34,7 +39,7 @@ pub struct HttpLog {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { extended: true, http: HttpLog::default() }
+        Self { extended: true, http: HttpLog::default(), mqtt: MqttLog::default() }
     }
 }
 
@@ -56,7 +61,14 @@ impl Entry {
 type Make = fn(&Record, &LogConfig) -> Option<Entry>;
 
 /// One row a protocol.
-static TABLE: &[(Protocol, Make)] = &[(Protocol::Http, http::record)];
+static TABLE: &[(Protocol, Make)] = &[
+    (Protocol::Http, http::record),
+    (Protocol::Dhcp, noted::dhcp),
+    (Protocol::Mqtt, mqtt::record),
+    (Protocol::Ntp, noted::ntp),
+    (Protocol::Quic, noted::quic),
+    (Protocol::Tftp, noted::tftp),
+];
 
 /// The record of a transaction. `None`: its protocol has none, or nothing is logged of it.
 pub fn entry(protocol: Protocol, record: &Record, config: &LogConfig) -> Option<Entry> {
