@@ -4,7 +4,7 @@ use super::encoding::{Codings, Decoder, Failure, Limits};
 use super::multipart::{Multipart, Part, parameter};
 use super::{Scratch, Side};
 use crate::context::Io;
-use crate::names::{Buffer, Dir, Field, Stage};
+use crate::names::{Buffer, Dir, Field, Protocol, Stage};
 use crate::protocol::Next;
 use crate::sink::Finished;
 use crate::transaction::Transaction;
@@ -106,7 +106,9 @@ impl Body {
         self.decoder = Some(decoder);
         let failure = result.err()?;
         io.context.stats.decoded_refused += 1;
+        let is_http2 = io.tx(id).is_some_and(|tx| tx.protocol != Protocol::Http);
         let (event, cap) = match failure {
+            Failure::Ratio if is_http2 => ("http2.compression_bomb", "decoded_ratio_max"),
             Failure::Ratio => ("http.compression_bomb", "decoded_ratio_max"),
             Failure::Bytes => ("http.compression_bomb_limit_reached", "decoded_bytes_max"),
         };
@@ -182,7 +184,13 @@ impl Body {
     fn note_broken(&mut self, decoder: &Decoder, id: u64, io: &mut Io<'_>) {
         if decoder.is_broken() && !std::mem::replace(&mut self.broken, true) {
             io.context.stats.undecodable += 1;
-            io.event(Some(id), "http.gzip_decompression_failed");
+            let is_http2 = io.tx(id).is_some_and(|tx| tx.protocol != Protocol::Http);
+            let event = match is_http2 {
+                true => "http2.failed_decompression",
+                false if decoder.wants_memory() => "http.lzma_memlimit_reached",
+                false => "http.gzip_decompression_failed",
+            };
+            io.event(Some(id), event);
         }
     }
 

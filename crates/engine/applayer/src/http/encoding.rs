@@ -1,4 +1,4 @@
-//! Content codings undone (RFC 9110, section 8.4.1): gzip, deflate with and without zlib's frame, in layers.
+//! Content codings undone (RFC 9110, section 8.4.1): gzip, deflate with and without zlib's frame, and those of `foreign`, in layers.
 //!
 //! This is the one place where anything is decompressed, and it is capped: what comes out is handed on in pieces of
 //! [`PIECE_BYTES`], and [`Failure`] stops it once there is more than [`Limits`] allow. Read as the receivers do: what a body really
@@ -9,9 +9,10 @@ use miniz_oxide::inflate::stream::{InflateState, inflate};
 use miniz_oxide::{DataFormat, MZError, MZFlush, MZStatus};
 
 use super::fields::is_token;
+use super::foreign::{Fed, Foreign};
 
 /// Bytes that are handed on at once.
-const PIECE_BYTES: usize = 8 * 1024;
+pub(super) const PIECE_BYTES: usize = 8 * 1024;
 /// First bytes of a body that are kept until something came out of them, so that another reading can be tried.
 const HEAD_BYTES: usize = 1024;
 /// Longest gzip header (its name and comment have no length).
@@ -23,6 +24,9 @@ const POOL_MAX: usize = 64;
 pub(super) enum Coding {
     Gzip,
     Deflate,
+    Brotli,
+    Zstd,
+    Lzma,
 }
 
 /// Codings of a message, as the sender applied them.
@@ -44,6 +48,9 @@ impl Codings {
             let coding = match token {
                 b"gzip" | b"x-gzip" => Coding::Gzip,
                 b"deflate" | b"x-deflate" => Coding::Deflate,
+                b"br" => Coding::Brotli,
+                b"zstd" => Coding::Zstd,
+                b"lzma" => Coding::Lzma,
                 b"" | b"identity" | b"chunked" | b"inflate" | b"none" => continue,
                 _ => {
                     self.unknown = true;
@@ -120,6 +127,11 @@ impl Decoder {
         self.layers.iter().any(|layer| layer.broken)
     }
 
+    /// A layer of LZMA asks for a larger dictionary than is kept.
+    pub fn wants_memory(&self) -> bool {
+        self.layers.iter().any(|layer| layer.wants_memory)
+    }
+
     /// Bytes that came out.
     pub fn given(&self) -> u64 {
         self.given
@@ -152,6 +164,25 @@ impl Decoder {
         for number in 0..self.layers.len() {
             let (before, after) = self.layers.split_at_mut(number + 1);
             let Some(layer) = before.last_mut() else { continue };
+            if let Some(foreign) = layer.foreign.take() {
+                // No more than its window holds, or than is kept: the limits do not matter.
+                let mut show = |piece: &[u8]| {
+                    run(after, piece, &mut |piece| {
+                        out(piece);
+                        Ok(())
+                    })
+                };
+                let gave = &mut layer.gave;
+                let _ = foreign.end(&mut |piece| {
+                    *gave = true;
+                    show(piece)
+                });
+                if !layer.gave {
+                    layer.broken |= !layer.head.is_empty();
+                    let _ = show(&std::mem::take(&mut layer.head));
+                }
+                layer.state = State::Dead;
+            }
             if matches!(layer.state, State::Sniff | State::GzipHeader | State::Between) {
                 let held = std::mem::take(&mut layer.head);
                 layer.broken |= !held.is_empty() && layer.state != State::Between;
@@ -170,7 +201,7 @@ impl Decoder {
     }
 }
 
-type Out<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), Failure>;
+pub(super) type Out<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), Failure>;
 
 /// Through the outermost layer, and what comes out through the others.
 fn run(layers: &mut [Layer], bytes: &[u8], out: Out<'_>) -> Result<(), Failure> {
@@ -191,6 +222,8 @@ struct Layer {
     /// Something came out.
     gave: bool,
     broken: bool,
+    foreign: Option<Foreign>,
+    wants_memory: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,6 +232,7 @@ enum State {
     Sniff,
     GzipHeader,
     Inflate(Form),
+    Foreign,
     /// Bytes of checksum and length that are left.
     GzipTrailer(u8),
     /// Another member may follow.
@@ -218,7 +252,7 @@ enum Form {
 
 impl Layer {
     fn new(coding: Coding, inflate: Inflater) -> Self {
-        Self { coding, state: State::Sniff, inflate, head: Vec::new(), gave: false, broken: false }
+        Self { coding, state: State::Sniff, inflate, head: Vec::new(), gave: false, broken: false, foreign: None, wants_memory: false }
     }
 
     fn push(&mut self, mut bytes: &[u8], out: Out<'_>) -> Result<(), Failure> {
@@ -227,6 +261,7 @@ impl Layer {
                 State::Sniff | State::Between => self.sniff(bytes, out)?,
                 State::GzipHeader => self.gzip_header(bytes, out)?,
                 State::Inflate(form) => self.inflate(form, bytes, out)?,
+                State::Foreign => self.foreign(bytes, out)?,
                 State::GzipTrailer(left) => {
                     let take = usize::from(left).min(bytes.len());
                     self.state = if take == usize::from(left) { State::Between } else { State::GzipTrailer(left - take as u8) };
@@ -251,6 +286,12 @@ impl Layer {
         match (self.state, self.coding) {
             _ if (a, b) == (0x1f, 0x8b) => self.state = State::GzipHeader,
             (State::Between, _) => return self.give_up(rest, out),
+            (_, Coding::Brotli | Coding::Zstd | Coding::Lzma) => {
+                self.foreign = Foreign::new(self.coding);
+                self.state = State::Foreign;
+                let head = std::mem::take(&mut self.head);
+                self.push(&head, out)?;
+            }
             _ if is_zlib => self.begin(Form::Zlib, out)?,
             (_, Coding::Deflate) => self.begin(Form::Raw, out)?,
             (_, Coding::Gzip) => {
@@ -280,6 +321,42 @@ impl Layer {
                 self.give_up(rest, out)
             }
             None => Ok(rest),
+        }
+    }
+
+    /// What is broken before anything came out is shown as it came, as far as it is kept.
+    fn foreign<'a>(&mut self, bytes: &'a [u8], out: Out<'_>) -> Result<&'a [u8], Failure> {
+        let Some(mut foreign) = self.foreign.take() else { return Ok(&[]) };
+        let retry = !self.gave && self.head.len() < HEAD_BYTES;
+        let (now, later) = bytes.split_at(if retry { bytes.len().min(HEAD_BYTES - self.head.len()) } else { bytes.len() });
+        let gave = &mut self.gave;
+        let fed = foreign.push(now, &mut |piece| {
+            *gave = true;
+            out(piece)
+        })?;
+        if retry && !self.gave {
+            self.head.extend_from_slice(now);
+        } else {
+            self.head = Vec::new();
+        }
+        match fed {
+            Fed::More => {
+                self.foreign = Some(foreign);
+                Ok(later)
+            }
+            Fed::Ended(left) => {
+                self.state = State::Plain;
+                Ok(&bytes[now.len() - left..])
+            }
+            Fed::Broken | Fed::DictionaryTooLarge => {
+                self.broken = true;
+                self.wants_memory = fed == Fed::DictionaryTooLarge;
+                if retry && !self.gave {
+                    return self.give_up(later, out);
+                }
+                self.state = State::Dead;
+                Ok(&[])
+            }
         }
     }
 
@@ -435,7 +512,7 @@ mod tests {
             (b"gzip", [gzip(text), gzip(text)].concat(), &twice, false),
             (b"gzip", [gzip(text), text.to_vec()].concat(), &twice, false),
             (b"identity", text.to_vec(), text, false),
-            (b"br", text.to_vec(), text, false),
+            (b"br", text.to_vec(), text, true),
             (b": gz\0ip;", gzip(text), text, false),
             (b"x deflate", compress_to_vec(text, 6), text, false),
         ] {
@@ -446,7 +523,7 @@ mod tests {
     #[test]
     fn layers_and_unknown_codings_are_told_of() {
         let mut codings = Codings::default();
-        codings.add(b"gzip, br, deflate , gzip,gzip", 2);
+        codings.add(b"gzip, x-other, deflate , gzip,gzip", 2);
         assert_eq!(codings, Codings { list: vec![Coding::Gzip, Coding::Gzip], unknown: true, too_many: true });
     }
 

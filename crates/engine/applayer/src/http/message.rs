@@ -214,8 +214,12 @@ impl Http {
                         tx.event("http.100_continue_already_seen", dir);
                     }
                     let bodiless = status.is_some_and(|status| status < 200 || status == 204 || status == 304);
+                    let head = exchange.is_some_and(|exchange| exchange.head);
+                    if bodiless && !head && !interim && !tunnel && (length.is_some() || coding.is_some()) {
+                        tx.event("http.response_body_unexpected", dir);
+                    }
                     state = match length {
-                        _ if exchange.is_some_and(|exchange| exchange.head) || interim || tunnel => State::Fixed(0),
+                        _ if head || interim || tunnel => State::Fixed(0),
                         _ if chunked => State::ChunkSize,
                         Some(length) => match number(length) {
                             Some(length) => State::Fixed(length),
@@ -248,6 +252,8 @@ impl Http {
                 tx.forget(dir);
                 tx.rewind(dir);
             }
+        } else if state == State::Fixed(0) && !tunnel {
+            self.answered(io);
         } else if state == State::Fixed(0) {
             self.finish(io);
         }
@@ -273,7 +279,7 @@ impl Http {
             }
             tx.advance(dir, Stage::Trailer);
         }
-        self.finish(io);
+        self.answered(io);
     }
 }
 

@@ -12,6 +12,7 @@
 mod body;
 mod encoding;
 mod fields;
+mod foreign;
 mod lines;
 mod message;
 mod multipart;
@@ -128,6 +129,8 @@ pub(crate) struct Http {
     exchanges: VecDeque<Exchange>,
     header_bytes_max: usize,
     wake: bool,
+    /// Other bytes have come with the last one of a message.
+    more: bool,
 }
 
 /// What a response has to know of its request.
@@ -190,6 +193,7 @@ impl Http {
             exchanges: VecDeque::new(),
             header_bytes_max: config.header_bytes_max,
             wake: false,
+            more: false,
         }
     }
 
@@ -228,6 +232,8 @@ impl Http {
             }
             State::Headers | State::Trailers => {
                 let Some(end) = find_block(bytes, half.side, &mut half.scanned) else { return self.over(bytes.len(), io) };
+                self.more = end < bytes.len();
+                let half = &self.halves[io.dir as usize];
                 if half.state == State::Trailers {
                     self.trailers(&bytes[..end], io);
                     return Did::Took(end);
@@ -259,7 +265,8 @@ impl Http {
                     _ => State::Fixed(left),
                 };
                 if half.state == State::Fixed(0) {
-                    self.answered(take < bytes.len(), io);
+                    self.more = take < bytes.len();
+                    self.answered(io);
                 }
                 Did::Took(take)
             }
@@ -315,10 +322,10 @@ impl Http {
         self.body(bytes, io).map_or(Did::Took(bytes.len()), |next| Did::Stop(bytes.len(), next))
     }
 
-    /// An answer's body is complete; `more`: other bytes have come with its last one.
-    fn answered(&mut self, more: bool, io: &mut Io<'_>) {
+    /// A body is complete.
+    fn answered(&mut self, io: &mut Io<'_>) {
         let half = &mut self.halves[io.dir as usize];
-        if half.side == Side::Response && more && io.context.config.body_tails {
+        if half.side == Side::Response && self.more && io.context.config.body_tails {
             half.state = State::Tail;
         } else {
             self.finish(io);
@@ -488,6 +495,7 @@ impl Parser for Http {
     }
 
     fn end(&mut self, pending: &[u8], io: &mut Io<'_>) {
+        self.more = false;
         let half = &self.halves[io.dir as usize];
         if half.state == State::Extra && !pending.is_empty() {
             let _ = self.more_body(pending, io);
