@@ -82,6 +82,7 @@ named! {
         Ntp "ntp",
         Quic "quic",
         Tftp "tftp",
+        Smb "smb",
     }
 }
 
@@ -163,6 +164,8 @@ buffers! {
     NtpReferenceId "ntp.reference_id" Both Complete,
     QuicCyuHash "quic.cyu.hash" Both Complete, QuicCyuString "quic.cyu.string" Both Complete, QuicSni "quic.sni" Both Complete,
     QuicUa "quic.ua" Both Complete, QuicVersion "quic.version" Both Complete,
+    SmbShare "smb.share" ToServer Complete, SmbNamedPipe "smb.named_pipe" ToServer Complete,
+    SmbNtlmsspUser "smb.ntlmssp_user" ToServer Complete, SmbNtlmsspDomain "smb.ntlmssp_domain" ToServer Complete,
 }
 
 named! {
@@ -194,6 +197,7 @@ named! {
         MqttConnectFlags "mqtt.connect.flags", MqttFlags "mqtt.flags", MqttProtocolVersion "mqtt.protocol_version", MqttQos "mqtt.qos",
         MqttReasonCode "mqtt.reason_code", MqttType "mqtt.type",
         NtpMode "ntp.mode", NtpStratum "ntp.stratum", NtpVersion "ntp.version",
+        SmbVersion "smb.version",
     }
 }
 

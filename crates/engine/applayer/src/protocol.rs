@@ -7,7 +7,7 @@ use crate::datagram::Messages;
 use crate::names::{Dir, Protocol};
 use crate::session::Transport;
 use crate::sink::Finished;
-use crate::{dcerpc, dhcp, dns, ftp, http, http2, mqtt, ntp, quic, smtp, ssh, tftp, tls};
+use crate::{dcerpc, dhcp, dns, ftp, http, http2, mqtt, ntp, quic, smb, smtp, ssh, tftp, tls};
 
 /// One row a protocol, asked in this order.
 pub(crate) static TABLE: &[Entry] = &[
@@ -17,6 +17,7 @@ pub(crate) static TABLE: &[Entry] = &[
     Entry { protocol: Protocol::Ftp, transport: Transport::Tcp, probe: ftp::probe, parser: |_| Box::<ftp::Ftp>::default() },
     Entry { protocol: Protocol::Ssh, transport: Transport::Tcp, probe: ssh::probe, parser: |_| Box::<ssh::Ssh>::default() },
     Entry { protocol: Protocol::Tls, transport: Transport::Tcp, probe: tls::probe, parser: |_| Box::<tls::Tls>::default() },
+    Entry { protocol: Protocol::Smb, transport: Transport::Tcp, probe: smb::probe, parser: |_| Box::<smb::Smb>::default() },
     Entry { protocol: Protocol::Dcerpc, transport: Transport::Tcp, probe: dcerpc::probe_tcp, parser: |_| Box::<dcerpc::Dcerpc>::default() },
     Entry {
         protocol: Protocol::Mqtt,

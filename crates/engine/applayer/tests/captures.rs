@@ -95,7 +95,7 @@ const KINDS: &[&str] = &["tls", "http", "dns", "ssh", "ftp", "smtp", "dcerpc"];
 const NUMBERS: &[(&str, Field)] = &[("dcerpc.req.opnum", Field::DcerpcOpnum), ("dcerpc.call_id", Field::DcerpcCallId)];
 
 /// Kinds of records that are all notes.
-const RECORDS: &[&str] = &["dhcp", "mqtt", "ntp", "quic", "tftp"];
+const RECORDS: &[&str] = &["dcerpc", "dhcp", "mqtt", "ntp", "quic", "smb", "tftp"];
 
 #[derive(Debug, Clone)]
 enum Name {
@@ -296,6 +296,8 @@ const KNOWN: &[(&str, &str)] = &[
     ("mqtt-limit-3", "another limit than the default"),
     ("mqtt-midstream-split", "begins with an answer, which the reader here takes for a request"),
     ("pgsql/pgsql-upgrade-tls", "PostgreSQL"),
+    ("smb1-03-midstream", "its first packet is the server's, and the reader here does not turn the flow round"),
+    ("truncate-applayer-test-01", "the case stops reading at a depth"),
 ];
 
 #[test]

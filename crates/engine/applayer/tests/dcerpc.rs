@@ -49,10 +49,10 @@ fn binds_and_calls_are_transactions() {
         "0 dcerpc.ack_result=0",
         "1 dcerpc.iface 12345678-1234-abcd-ef00-0123456789ab 1.2",
         "1 dcerpc.opnum=26",
-        "1 dcerpc.stub_data stub tail",
-        "1 dcerpc.stub_data answer",
+        "1 dcerpc.stub_data stub tail\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\t\\t\\t\\t",
+        "1 dcerpc.stub_data \\x00\\x00\\x00\\x00\\x07\\x00\\x00\\x00answer",
         "2 dcerpc.opnum=2",
-        "2 dcerpc.stub_data x",
+        "2 dcerpc.stub_data xV4\\x124\\x12\\xcd\\xab\\xef\\x00\\x01#Eg\\x89\\xabx",
     ]);
     assert!(!told.lines.contains(&"2 dcerpc.iface 12345678-1234-abcd-ef00-0123456789ab 1.2".to_owned()));
 }
@@ -71,9 +71,9 @@ fn the_log_has_both_directions_of_a_call() {
         "1 request=REQUEST",
         "1 req.opnum=26",
         "1 req.frag_cnt=2",
-        "1 req.stub_data_size=9",
+        "1 req.stub_data_size=21",
         "1 res.frag_cnt=1",
-        "1 res.stub_data_size=6",
+        "1 res.stub_data_size=14",
     ]);
     let mut answer = datagram();
     answer[1] = 2;

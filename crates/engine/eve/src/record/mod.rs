@@ -65,9 +65,11 @@ static TABLE: &[(Protocol, Make)] = &[
     (Protocol::Http, http::record),
     (Protocol::Dhcp, noted::dhcp),
     (Protocol::Mqtt, mqtt::record),
-    (Protocol::Ntp, noted::ntp),
-    (Protocol::Quic, noted::quic),
-    (Protocol::Tftp, noted::tftp),
+    (Protocol::Dcerpc, |record, _| noted::plain(record, "dcerpc")),
+    (Protocol::Ntp, |record, _| noted::plain(record, "ntp")),
+    (Protocol::Quic, |record, _| noted::plain(record, "quic")),
+    (Protocol::Smb, |record, _| noted::plain(record, "smb")),
+    (Protocol::Tftp, |record, _| noted::plain(record, "tftp")),
 ];
 
 /// The record of a transaction. `None`: its protocol has none, or nothing is logged of it.

@@ -3,6 +3,8 @@
 //! A bind with its answer is a transaction, and each call: what is asked for of which interface, and the stub data of both
 //! directions, put together from their fragments.
 
+mod services;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::context::Io;
@@ -59,7 +61,6 @@ fn kind_name(kind: u8) -> &'static str {
 
 const FIRST: u8 = 0x01;
 const LAST: u8 = 0x02;
-const WITH_OBJECT: u8 = 0x80;
 
 /// Version 5.0 or 5.1, a type that exists, a plausible representation of data and length.
 pub(crate) fn probe_tcp(_: Dir, bytes: &[u8]) -> Probe {
@@ -173,7 +174,7 @@ struct Binding {
     offered: Vec<Vec<u8>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Call {
     tx: u64,
     stubs: [Vec<u8>; 2],
@@ -228,11 +229,6 @@ impl Association {
                     complete(id, io);
                 }
                 if !self.calls.contains_key(&head.call) {
-                    if self.calls.len() >= CALLS_MAX
-                        && let Some((_, call)) = self.calls.pop_first()
-                    {
-                        complete(call.tx, io);
-                    }
                     let Some(id) = begin(head, carrier, io) else { return full() };
                     let context = numbers.u16(HEAD_BYTES + 4);
                     let interface = self.interfaces.iter().rev().find(|(number, _)| Some(*number) == context);
@@ -247,15 +243,32 @@ impl Association {
                         }
                     }
                     let interface = interface.map(|(_, interface)| interface.clone());
-                    self.calls.insert(head.call, Call { tx: id, stubs: Default::default(), fragments: [0; 2], opnum, interface });
+                    self.wait(head.call, Call { tx: id, opnum, interface, ..Call::default() }, io);
                 }
-                let object = if head.flags & WITH_OBJECT != 0 { 16 } else { 0 };
-                self.stub(head, message, HEAD_BYTES + 8 + object, carrier, io);
+                self.stub(head, message, HEAD_BYTES + 8, carrier, io);
             }
-            RESPONSE | FAULT => self.stub(head, message, HEAD_BYTES + 8, carrier, io),
+            RESPONSE | FAULT => {
+                if !self.calls.contains_key(&head.call) {
+                    // Its question was lost.
+                    let Some(id) = begin(head, carrier, io) else { return full() };
+                    self.wait(head.call, Call { tx: id, ..Call::default() }, io);
+                }
+                // Over TCP the reference engine counts the eight bytes of an answer's own head.
+                let start = HEAD_BYTES + if carrier.inside().is_some() { 8 } else { 0 };
+                self.stub(head, message, start, carrier, io);
+            }
             _ => {}
         }
         None
+    }
+
+    fn wait(&mut self, number: u32, call: Call, io: &mut Io<'_>) {
+        if self.calls.len() >= CALLS_MAX
+            && let Some((_, call)) = self.calls.pop_first()
+        {
+            complete(call.tx, io);
+        }
+        self.calls.insert(number, call);
     }
 
     /// Gives what is offered.
@@ -284,9 +297,8 @@ impl Association {
     fn stub(&mut self, head: Head, message: &[u8], start: usize, carrier: &impl Carrier, io: &mut Io<'_>) {
         let dir = io.dir;
         let Some(call) = self.calls.get_mut(&head.call) else { return };
-        // Behind it the verifier, and eight bytes that tell of it.
-        let auth = if head.auth_len > 0 { head.auth_len + 8 } else { 0 };
-        let stub = message.get(start..message.len().saturating_sub(auth)).unwrap_or_default();
+        // With the object before it and the verifier behind it, as the reference engine shows it.
+        let stub = message.get(start..).unwrap_or_default();
         let all = &mut call.stubs[dir as usize];
         let room = STUB_BYTES_MAX - all.len();
         all.extend_from_slice(&stub[..stub.len().min(room)]);
@@ -333,6 +345,12 @@ impl Call {
                 if let Some(interface) = &self.interface {
                     notes.list("interfaces");
                     note_interface(notes, interface);
+                    if let Some((service, procedures)) = services::find(interface) {
+                        notes.text("service", service);
+                        if let Some(procedure) = self.opnum.and_then(|opnum| procedures.get(usize::from(opnum))) {
+                            notes.text("procedure", procedure);
+                        }
+                    }
                     notes.end();
                     notes.end();
                 }
@@ -406,7 +424,7 @@ fn answer(head: Head, binding: Binding, numbers: Numbers<'_>, carrier: &impl Car
     let dir = io.dir;
     let Some(tx) = io.tx(binding.tx) else { return };
     let results = if head.kind == BIND_NAK { Vec::new() } else { results(numbers) };
-    for (result, _) in &results {
+    for result in &results {
         tx.integer_is(Field::DcerpcAck, dir, u64::from(*result));
     }
     carrier.said(tx, dir);
@@ -417,10 +435,10 @@ fn answer(head: Head, binding: Binding, numbers: Numbers<'_>, carrier: &impl Car
         notes.list("interfaces");
         for (index, interface) in binding.offered.iter().enumerate() {
             note_interface(notes, interface);
-            let (result, reason) = results.get(index).copied().unwrap_or_default();
-            notes.number("ack_result", result);
+            notes.number("ack_result", results.get(index).copied().unwrap_or_default());
             if carrier.inside().is_some() {
-                notes.number("ack_reason", reason);
+                // The reference engine reads the reason and does not write it down.
+                notes.number("ack_reason", 0_u8);
             }
             notes.end();
         }
@@ -437,14 +455,14 @@ fn complete(id: u64, io: &mut Io<'_>) {
     }
 }
 
-/// Result and reason for each interface.
-fn results(numbers: Numbers<'_>) -> Vec<(u16, u16)> {
+/// Of each interface.
+fn results(numbers: Numbers<'_>) -> Vec<u16> {
     // An address as text, and bytes up to a multiple of four.
     let address = numbers.u16(HEAD_BYTES + 8).map_or(0, usize::from);
     let at = (HEAD_BYTES + 10 + address).next_multiple_of(4);
     let count = numbers.bytes.get(at).copied().unwrap_or(0);
     let each = (0..usize::from(count)).map(|index| at + 4 + 24 * index);
-    each.map_while(|at| Some((numbers.u16(at)?, numbers.u16(at + 2)?))).collect()
+    each.map_while(|at| numbers.u16(at)).collect()
 }
 
 struct Plain;
@@ -465,16 +483,41 @@ impl Carrier for Plain {
 #[derive(Debug, Default)]
 pub(crate) struct Dcerpc {
     association: Association,
+    /// Bytes of a message that was cut by lost ones, by direction.
+    skip: [u64; 2],
+    /// Where a message begins is not known.
+    lost: [bool; 2],
 }
 
 impl Parser for Dcerpc {
     fn data(&mut self, bytes: &[u8], io: &mut Io<'_>) -> Step {
-        let (consumed, next) = self.association.read(bytes, &Plain, io);
-        Step { consumed, next: next.unwrap_or(Next::Continue) }
+        let side = io.dir as usize;
+        let skip = self.skip[side].min(bytes.len() as u64);
+        self.skip[side] -= skip;
+        let rest = &bytes[skip as usize..];
+        if self.lost[side] {
+            match probe_tcp(io.dir, rest) {
+                Probe::No => return Step::on(bytes.len()),
+                Probe::More => return Step::on(skip as usize),
+                Probe::Yes => self.lost[side] = false,
+            }
+        }
+        let (consumed, next) = self.association.read(rest, &Plain, io);
+        Step { consumed: skip as usize + consumed, next: next.unwrap_or(Next::Continue) }
     }
 
-    fn gap(&mut self, _: u64, _: &[u8], _: &mut Io<'_>) -> Next {
-        Next::Finished(Finished::Gap)
+    fn gap(&mut self, len: u64, pending: &[u8], io: &mut Io<'_>) -> Next {
+        let side = io.dir as usize;
+        let left = match Head::read(pending) {
+            _ if self.skip[side] > 0 => self.skip[side],
+            Some(head) => (head.len as u64).saturating_sub(pending.len() as u64),
+            None => 0,
+        };
+        match left.checked_sub(len) {
+            Some(left) => self.skip[side] = left,
+            None => (self.skip[side], self.lost[side]) = (0, true),
+        }
+        Next::Continue
     }
 
     fn end(&mut self, _: &[u8], io: &mut Io<'_>) {
@@ -548,7 +591,9 @@ impl Datagrams {
             tx.integer_is(Field::DcerpcCallId, dir, u64::from(datagram.sequence));
             tx.notes.text("request", if datagram.is_answer() { "REQUEST_LOST" } else { kind_name(datagram.kind) });
             tx.notes.text("rpc_version", "4.0");
-            tx.notes.text("activityuuid", numbers.uuid(40).unwrap_or_default());
+            // The reference engine reads this one always so.
+            let activity = Numbers { bytes, little: true }.uuid(40);
+            tx.notes.text("activityuuid", activity.unwrap_or_default());
             tx.notes.number("seqnum", datagram.sequence);
         }
         let Datagram { activity, sequence, .. } = *datagram;
