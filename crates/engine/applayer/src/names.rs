@@ -187,6 +187,8 @@ named! {
         /// Seconds since 1970 in two's complement.
         TlsNotBefore "tls.cert_notbefore", TlsNotAfter "tls.cert_notafter",
         FtpDynamicPort "ftp.dynamic_port",
+        /// 1 when numbers of a call are in the order of its sender, 0 in network order.
+        DcerpcLittleEndian "dcerpc.little_endian",
         DcerpcOpnum "dcerpc.opnum", DcerpcCallId "dcerpc.call_id",
         /// 0: an interface of a bind was taken.
         DcerpcAck "dcerpc.ack_result",

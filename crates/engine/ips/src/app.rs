@@ -11,11 +11,14 @@ use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use bulkhead_applayer::{Buffer, BufferSet, Config, Context, Dir, Finished, Protocol, Session, Sink, Stage, Transaction, Transport};
+use bulkhead_model::Timestamp;
 use bulkhead_net::flow::Direction;
 use bulkhead_rules::buffer::BufferId;
+use bulkhead_rules::condition::BitsOperation;
 use bulkhead_rules::{App, Field};
 
 use crate::detect::{End, Matched, Scratch, index};
+use crate::hosts::TxBit;
 use crate::outcome::{PipelineConfig, Record, Stats};
 use crate::rules::{NO_APP, RuleId, Ruleset};
 use crate::transaction::{Piece, TxScratch, TxState, Values, bit};
@@ -26,6 +29,8 @@ const WAITING_MAX: usize = 64;
 const SLOTS_KEPT: usize = 4_096;
 /// Rules of one flow that may be told of again and have had their turn.
 const DONE_MAX: usize = 32;
+/// Bits of transactions of one flow.
+const TX_BITS_MAX: usize = 128;
 /// Transactions that end in one packet and are told of.
 const TOLD_MAX: usize = 1024;
 
@@ -101,6 +106,8 @@ pub(crate) struct AppFlow {
     waiting: Vec<Matched>,
     /// Rules that have had their turn in a transaction ([`Self::first_turn`]).
     done: Vec<(RuleId, u64)>,
+    /// Bits of its transactions, oldest first.
+    tx_bits: Vec<(u64, u64)>,
     /// Offset in each direction before which all bytes belong to transactions that are complete.
     raw_from: [u64; 2],
 }
@@ -117,7 +124,15 @@ pub(crate) struct Raw<'a> {
 
 impl AppFlow {
     pub fn new(transport: Transport) -> Self {
-        Self { session: Session::new(transport), counted: 0, search_again: false, waiting: Vec::new(), done: Vec::new(), raw_from: [0; 2] }
+        Self {
+            session: Session::new(transport),
+            counted: 0,
+            search_again: false,
+            waiting: Vec::new(),
+            done: Vec::new(),
+            tx_bits: Vec::new(),
+            raw_from: [0; 2],
+        }
     }
 
     pub fn protocol(&self) -> Option<Protocol> {
@@ -151,6 +166,31 @@ impl AppFlow {
         true
     }
 
+    /// Whether a reading of a transaction's bits holds; writings do.
+    pub fn tx_bit_holds(&self, tx: u64, bit: &TxBit) -> bool {
+        let set = self.tx_bits.contains(&(tx, bit.name));
+        match bit.operation {
+            BitsOperation::IsSet => set,
+            BitsOperation::IsNotSet => !set,
+            BitsOperation::Set | BitsOperation::Unset | BitsOperation::Toggle => true,
+        }
+    }
+
+    /// Carries out a writing. The oldest bits of all transactions of the flow go first.
+    pub fn write_tx_bit(&mut self, tx: u64, bit: &TxBit) {
+        let place = self.tx_bits.iter().position(|known| *known == (tx, bit.name));
+        match (bit.operation, place) {
+            (BitsOperation::Unset | BitsOperation::Toggle, Some(place)) => _ = self.tx_bits.remove(place),
+            (BitsOperation::Set | BitsOperation::Toggle, None) => {
+                if self.tx_bits.len() >= TX_BITS_MAX {
+                    self.tx_bits.remove(0);
+                }
+                self.tx_bits.push((tx, bit.name));
+            }
+            (BitsOperation::Set | BitsOperation::Unset | BitsOperation::IsSet | BitsOperation::IsNotSet, _) => {}
+        }
+    }
+
     /// The bit of what was recognised, or [`NO_APP`]; 0: not known yet.
     pub fn app_bit(&self) -> u64 {
         match self.session.protocol().and_then(app_of) {
@@ -170,11 +210,20 @@ pub(crate) struct Apps {
     scratch: TxScratch,
     /// Bytes of all sessions and slots.
     pub memory: usize,
+    /// Of the packet in hand.
+    pub now: Timestamp,
 }
 
 impl Apps {
     pub fn new(config: Config) -> Self {
-        Self { context: Context::new(config), slots: Vec::new(), free: Vec::new(), scratch: TxScratch::default(), memory: 0 }
+        Self {
+            context: Context::new(config),
+            slots: Vec::new(),
+            free: Vec::new(),
+            scratch: TxScratch::default(),
+            memory: 0,
+            now: Timestamp::default(),
+        }
     }
 
     /// Another rule set: what its rules look at, and the log.
@@ -205,10 +254,11 @@ impl Apps {
         let With { rules, config, ends, raw, scratch, stats } = with;
         let raw_from = flow.raw_from;
         let protocol = flow.session.protocol();
-        let Self { context, slots, free, scratch: tx_scratch, memory } = self;
+        let Self { context, slots, free, scratch: tx_scratch, memory, now } = self;
+        let now = *now;
         let mut slots = Slots { slots, free, memory };
         let mut listener =
-            Listener { rules, config, ends, raw, raw_from, completes: false, scratch, stats, slots: &mut slots, tx_scratch, protocol };
+            Listener { rules, config, ends, raw, raw_from, completes: false, now, scratch, stats, slots: &mut slots, tx_scratch, protocol };
         if std::mem::take(&mut flow.search_again) {
             for tx in flow.session.open_transactions() {
                 listener.look_again(tx);
@@ -322,6 +372,7 @@ struct Listener<'a, 'b> {
     raw_from: [u64; 2],
     /// What was told of last is complete in the direction in hand.
     completes: bool,
+    now: Timestamp,
     scratch: &'a mut Scratch,
     stats: &'a mut Stats,
     slots: &'a mut Slots<'b>,
@@ -389,16 +440,23 @@ impl Listener<'_, '_> {
             }
         }
         if !state.is_idle() {
-            let values = TxValues { tx, client: self.ends.0.0, raw: self.raw, raw_from: state.raw_from };
+            let values = TxValues { tx, now: self.now, client: self.ends.0.0, raw: self.raw, raw_from: state.raw_from };
             rules.verify(&values, state, self.tx_scratch, &mut self.scratch.work);
             if self.tx_scratch.exhausted > 0 {
                 self.stats.steps_exhausted += u64::from(self.tx_scratch.exhausted);
                 self.scratch.cap_reached = true;
             }
-            for (rule, mut excerpt) in self.tx_scratch.matched.drain(..).zip(self.tx_scratch.excerpts.drain(..)) {
+            let TxScratch { matched, excerpts, turned, .. } = &mut *self.tx_scratch;
+            for ((rule, mut excerpt), turned) in matched.drain(..).zip(excerpts.drain(..)).zip(turned.drain(..)) {
                 let compiled = self.rules.rule(rule);
-                let dir = compiled.flow.direction.or(compiled.tx_direction).unwrap_or(dir);
-                let (from, to) = match dir {
+                let form = match (compiled.in_each, turned) {
+                    (true, true) => Some(Direction::ToClient),
+                    (true, false) => Some(Direction::ToServer),
+                    (false, _) => None,
+                };
+                let dir = compiled.flow.direction.or(compiled.tx_direction).or(form).unwrap_or(dir);
+                let of = if compiled.of_client { Direction::ToServer } else { dir };
+                let (from, to) = match of {
                     Direction::ToServer => self.ends,
                     Direction::ToClient => (self.ends.1, self.ends.0),
                 };
@@ -465,6 +523,7 @@ impl Sink for Listener<'_, '_> {
 /// A transaction as rules see it.
 struct TxValues<'a> {
     tx: &'a Transaction,
+    now: Timestamp,
     client: IpAddr,
     raw: Option<Raw<'a>>,
     raw_from: [u64; 2],
@@ -499,6 +558,23 @@ impl Values for TxValues<'_> {
 
     fn client(&self) -> Option<IpAddr> {
         Some(self.client)
+    }
+
+    fn interfaces(&self) -> impl Iterator<Item = &[u8]> {
+        [Dir::ToServer, Dir::ToClient].into_iter().flat_map(|dir| self.tx.all(Buffer::DcerpcIface, dir)).map(|value| self.tx.bytes(value))
+    }
+
+    fn is_big_endian(&self) -> bool {
+        let of = |dir| self.tx.integer(bulkhead_applayer::Field::DcerpcLittleEndian, dir);
+        of(Dir::ToServer).or_else(|| of(Dir::ToClient)) == Some(0)
+    }
+
+    fn progress(&self, dir: Direction) -> u8 {
+        self.tx.progress(dir_of(dir)) as u8
+    }
+
+    fn now(&self) -> Option<i64> {
+        i64::try_from(self.now.0 / 1_000_000_000).ok()
     }
 
     fn events(&self) -> impl Iterator<Item = &str> {

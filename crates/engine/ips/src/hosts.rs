@@ -49,6 +49,33 @@ impl HostBit {
     }
 }
 
+/// The same of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TxBit {
+    pub operation: BitsOperation,
+    pub name: u64,
+}
+
+impl TxBit {
+    fn of(xbits: &Xbits) -> Option<Self> {
+        let of_tx = xbits.track == XbitsTrack::Transaction;
+        of_tx.then(|| Self { operation: xbits.operation, name: name_hash(&xbits.name) })
+    }
+
+    pub fn written(effect: &Effect) -> Option<Self> {
+        match effect {
+            Effect::Xbits(xbits) => Self::of(xbits),
+            _ => None,
+        }
+    }
+
+    /// What a rule reads, then what it writes.
+    pub fn all(signature: &bulkhead_rules::Signature) -> Vec<Self> {
+        let read = |condition: &Condition| if let Condition::Xbits(xbits) = condition { Self::of(xbits) } else { None };
+        signature.conditions.iter().filter_map(read).chain(signature.effects.iter().filter_map(Self::written)).collect()
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Who {
     Host(IpAddr),

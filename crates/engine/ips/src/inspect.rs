@@ -565,9 +565,8 @@ impl Run<'_> {
                 let fold = |value: u64, byte: &u8| value << 8 | u64::from(*byte);
                 let value = match endian {
                     Endian::Big => raw.iter().fold(0, fold),
-                    Endian::Little => raw.iter().rev().fold(0, fold),
-                    // Refused when the rule is compiled.
-                    Endian::Dce => return None,
+                    // Where the message says otherwise, other steps are run.
+                    Endian::Little | Endian::Dce => raw.iter().rev().fold(0, fold),
                 };
                 Some((value, start + count))
             }

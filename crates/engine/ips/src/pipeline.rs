@@ -467,6 +467,7 @@ impl Judge {
         let established_before = flow.tcp.as_ref().is_some_and(|stream| stream.is_established());
 
         // Stream, and the rules that look at it.
+        self.apps.now = now;
         self.scratch.begin(self.rules.len());
         let mut segment = SegmentOutcome::Ignored(Ignored::NoSession);
         if let (Some(tcp), Some(stream)) = (packet.tcp(), flow.tcp.as_mut()) {
@@ -788,6 +789,16 @@ impl Judge {
             {
                 continue;
             }
+            if !rule.txbits.is_empty() {
+                let app = flow.as_deref_mut().and_then(|flow| flow.state.app.as_deref_mut());
+                let Some((app, tx)) = app.zip(found.tx.as_ref()) else { continue };
+                if !rule.txbits.iter().all(|bit| app.tx_bit_holds(tx.id, bit)) {
+                    continue;
+                }
+                for bit in &rule.txbits {
+                    app.write_tx_bit(tx.id, bit);
+                }
+            }
             if rule.told_again
                 && let (Some(tx), Some(app)) = (&found.tx, flow.as_mut().and_then(|flow| flow.state.app.as_deref_mut()))
                 && !app.first_turn(found.rule, tx.id)
@@ -935,6 +946,7 @@ impl Judge {
     /// What transactions that are still open come to: rules that wait for an end say what they would have done.
     fn close_app(&mut self, now: Timestamp, flow: &mut Flow<FlowState>) {
         let Some(mut app) = flow.state.app.take() else { return };
+        self.apps.now = now;
         flow.state.renumber(self.generation);
         let (client, server) = ends_of(flow);
         self.scratch.begin(self.rules.len());

@@ -19,7 +19,6 @@ use bulkhead_rules::buffer::BufferId;
 use bulkhead_rules::classification::PRIORITY_DEFAULT;
 use bulkhead_rules::condition::{
     AppLayerMode, Condition, Effect, End as StreamEnd, Flowint, FlowintOperation, FlowintValue, IntegerTest, IpOption, Recognised,
-    XbitsTrack,
 };
 use bulkhead_rules::limits::SuppressionSide;
 use bulkhead_rules::tree::{
@@ -30,11 +29,11 @@ use bulkhead_rules::{
     Variables,
 };
 
-use crate::hosts::HostBit;
+use crate::hosts::{HostBit, TxBit};
 use crate::inspect::Steps;
 use crate::prefilter::{LITERAL_BYTES_MAX, Prefilter};
 use crate::raised::{ByFinding, Layer, Raised};
-pub(crate) use compile::{NO_APP, decoded, is_of_flow, is_of_packet, name_hash, refused_beside_buffers, refused_match};
+pub(crate) use compile::{NO_APP, decoded, is_of_flow, is_of_packet, name_hash, of_dce, refused_beside_buffers, refused_match};
 use compile::{Turn, compile_rule, diagnostic, turn};
 
 use crate::transaction::{TxRule, TxRules, apps_of, bit, is_of_transactions, is_parsed};
@@ -101,6 +100,12 @@ pub(crate) struct Compiled {
     pub apps: u64,
     /// Of a rule on transactions: the direction that all of its buffers belong to.
     pub tx_direction: Option<Direction>,
+    /// The same: it is told of in each direction for itself.
+    pub in_each: bool,
+    /// The same: its addresses are those of client and server, whoever speaks (`=>`).
+    pub of_client: bool,
+    /// Bits of transactions.
+    pub txbits: Vec<TxBit>,
     /// The same: it may be told of again in one transaction.
     pub told_again: bool,
     pub flowbits: Vec<FlowbitsStep>,

@@ -12,6 +12,7 @@
 //! Nothing is allocated for a transaction once [`TxState`] and [`TxScratch`] have grown to what the traffic needs: both are
 //! cleared and used again. Which parser filled a buffer is not known here: values come through [`Values`].
 
+mod condition;
 mod rule;
 
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ use std::sync::LazyLock;
 
 use bulkhead_net::flow::Direction;
 use bulkhead_rules::buffer::BufferId;
-use bulkhead_rules::condition::{Condition, IntegerTest, TlsVersion, Towards, Which};
+use bulkhead_rules::condition::{Condition, IntegerTest, TlsVersion, Towards, Which, XbitsTrack};
 use bulkhead_rules::protocol::App;
 use bulkhead_rules::transform::Transform;
 use bulkhead_rules::tree::{FastPattern, FlowWord, FlowbitsOperation};
@@ -31,7 +32,7 @@ use rule::{Decision, Test, Trigger};
 pub(crate) use rule::{TxRule, apps_of, is_of_transactions, is_parsed, numbers_hold};
 
 use crate::prefilter::{CARRY_BYTES, Carry, LITERAL_BYTES_MAX, Prefilter};
-use crate::rules::{decoded, is_of_flow, is_of_packet, refused_beside_buffers, refused_match};
+use crate::rules::{decoded, is_of_flow, is_of_packet, of_dce, refused_beside_buffers, refused_match};
 use crate::transform::{TRANSFORM_BYTES_PER_UNIT, is_built, needs_whole, transform};
 
 /// Lists of matches in one rule: one bit each in a candidate.
@@ -80,6 +81,16 @@ pub trait Values {
         std::iter::empty()
     }
 
+    /// Interfaces of DCE/RPC that a call goes to.
+    fn interfaces(&self) -> impl Iterator<Item = &[u8]> {
+        std::iter::empty()
+    }
+
+    /// Numbers of the message are in network order: what `dce` stands for.
+    fn is_big_endian(&self) -> bool {
+        false
+    }
+
     /// The client's address.
     fn client(&self) -> Option<IpAddr> {
         None
@@ -87,6 +98,16 @@ pub trait Values {
 
     /// Nothing further comes in this direction.
     fn is_complete(&self, dir: Direction) -> bool;
+
+    /// How far a direction has come, from 0 (nothing) to 5 (complete), as `bulkhead_applayer::Stage` counts.
+    fn progress(&self, dir: Direction) -> u8 {
+        if self.is_complete(dir) { 5 } else { 0 }
+    }
+
+    /// Of the packet in hand, seconds since 1970.
+    fn now(&self) -> Option<i64> {
+        None
+    }
 
     /// Names of the events so far, `http.missing_host_header`.
     fn events(&self) -> impl Iterator<Item = &str>;
@@ -155,6 +176,8 @@ pub struct TxState {
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     rule: TxRuleId,
+    /// Its form for the client's direction.
+    turned: bool,
     /// Lists that hold.
     holds: u32,
     /// It has matched, or cannot any more.
@@ -171,6 +194,8 @@ pub struct TxScratch {
     pub matched: Vec<TxRuleId>,
     /// By place in `matched`: the end of what was found last, at most [`EXCERPT_BYTES_MAX`] bytes.
     pub excerpts: Vec<Vec<u8>>,
+    /// By place in `matched`: in its form for the client's direction.
+    pub turned: Vec<bool>,
     /// The end of what the last list found.
     found: Vec<u8>,
     /// Rules of the last call that were given up on without an answer.
@@ -194,13 +219,13 @@ impl TxState {
         self.refused = false;
     }
 
-    fn add(&mut self, rule: TxRuleId) {
-        if let Err(place) = self.candidates.binary_search_by_key(&rule, |candidate| candidate.rule) {
+    fn add(&mut self, rule: TxRuleId, turned: bool) {
+        if let Err(place) = self.candidates.binary_search_by_key(&(rule, turned), |candidate| (candidate.rule, candidate.turned)) {
             if self.candidates.len() >= CANDIDATES_MAX {
                 self.refused = true;
                 return;
             }
-            self.candidates.insert(place, Candidate { rule, holds: 0, over: false });
+            self.candidates.insert(place, Candidate { rule, turned, holds: 0, over: false });
         }
     }
 }
@@ -226,25 +251,29 @@ impl TxRules {
         let mut built = Self::default();
         let mut drafts: BTreeMap<(BufferId, Side, Vec<u8>), Draft> = BTreeMap::new();
         for (number, compiled) in (0..).zip(rules) {
-            match compiled.as_ref().map(|rule| (&rule.trigger, &rule.tests)) {
-                Some((Trigger::List(place, literal), tests)) => {
-                    let Some(Test::List(list)) = tests.get(*place) else { continue };
-                    let sides = [(list.to_server, Side::Server), (list.to_client, Side::Client)];
-                    for (_, side) in sides.into_iter().filter(|(there, _)| *there) {
-                        // A transform's own text tells it from others.
-                        let key = (list.buffer, side, format!("{:?}", list.transforms).into_bytes());
-                        let draft = drafts.entry(key).or_default();
-                        draft.transforms.clone_from(&list.transforms);
-                        match literal {
-                            Some(literal) => draft.literals.entry(literal.clone()).or_default().push(number),
-                            None => draft.always.push(number),
-                        }
+            let forms = compiled.iter().flat_map(|rule| std::iter::once(rule).chain(rule.turned.as_deref()));
+            for (place, literal, tests) in forms.filter_map(|form| match &form.trigger {
+                Trigger::List(place, literal) => Some((place, literal, &form.tests)),
+                Trigger::Event(_) | Trigger::Number(_) | Trigger::Start => None,
+            }) {
+                let Some(Test::List(list)) = tests.get(*place) else { continue };
+                let sides = [(list.to_server, Side::Server), (list.to_client, Side::Client)];
+                for (_, side) in sides.into_iter().filter(|(there, _)| *there) {
+                    // A transform's own text tells it from others.
+                    let key = (list.buffer, side, format!("{:?}", list.transforms).into_bytes());
+                    let draft = drafts.entry(key).or_default();
+                    draft.transforms.clone_from(&list.transforms);
+                    match literal {
+                        Some(literal) => draft.literals.entry(literal.clone()).or_default().push(number),
+                        None => draft.always.push(number),
                     }
                 }
-                Some((Trigger::Event(name), _)) => built.by_event.entry(name.unwrap_or_default().to_owned()).or_default().push(number),
-                Some((Trigger::Number(field), _)) => built.by_field.entry(*field).or_default().push(number),
-                Some((Trigger::Start, _)) => built.at_start.push(number),
-                None => {}
+            }
+            match compiled.as_ref().map(|rule| &rule.trigger) {
+                Some(Trigger::Event(name)) => built.by_event.entry(name.unwrap_or_default().to_owned()).or_default().push(number),
+                Some(Trigger::Number(field)) => built.by_field.entry(*field).or_default().push(number),
+                Some(Trigger::Start) => built.at_start.push(number),
+                Some(Trigger::List(..)) | None => {}
             }
             built.count += usize::from(compiled.is_some());
             built.wants_raw |= compiled.iter().flat_map(|rule| &rule.tests).any(|test| matches!(test, Test::Payload { .. }));
@@ -276,6 +305,7 @@ impl TxRules {
         let lists = self.rules.iter().flatten().flat_map(|rule| &rule.tests).flat_map(|test| match test {
             Test::List(list) => vec![list.buffer],
             Test::FtpBounce => vec![BufferId::FtpCommand, BufferId::FtpCommandData],
+            Test::Other(other) => other.buffers().to_vec(),
             Test::Number { .. } | Test::Event(_) | Test::Payload { .. } | Test::TlsVersion { .. } => Vec::new(),
         });
         let mut all: Vec<BufferId> = lists.collect();
@@ -315,8 +345,10 @@ impl TxRules {
 
     fn add(&self, app: App, rules: &[TxRuleId], state: &mut TxState) {
         for rule in rules {
-            if self.rules[*rule as usize].as_ref().is_some_and(|compiled| compiled.apps & bit(app) != 0) {
-                state.add(*rule);
+            let Some(compiled) = self.rules[*rule as usize].as_ref().filter(|compiled| compiled.apps & bit(app) != 0) else { continue };
+            state.add(*rule, false);
+            if compiled.turned.is_some() {
+                state.add(*rule, true);
             }
         }
     }
@@ -356,8 +388,8 @@ impl TxRules {
                 if !work.charge(1) {
                     return;
                 }
-                if self.rules[*rule as usize].as_ref().is_some_and(|compiled| compiled.apps & bit(app) != 0) {
-                    state.add(*rule);
+                if let Some(compiled) = self.rules[*rule as usize].as_ref().filter(|compiled| compiled.apps & bit(app) != 0) {
+                    state.add(*rule, compiled.turned.is_some() && dir == Direction::ToClient);
                 }
             }
         }
@@ -367,9 +399,11 @@ impl TxRules {
     pub fn verify(&self, values: &impl Values, state: &mut TxState, scratch: &mut TxScratch, work: &mut Work) {
         scratch.matched.clear();
         scratch.excerpts.clear();
+        scratch.turned.clear();
         scratch.exhausted = 0;
         for candidate in &mut state.candidates {
             let Some(Some(rule)) = self.rules.get(candidate.rule as usize) else { continue };
+            let rule = if candidate.turned { rule.turned.as_deref().unwrap_or(rule) } else { rule };
             if candidate.over {
                 continue;
             }
@@ -397,6 +431,7 @@ impl TxRules {
             if !candidate.over && candidate.holds.count_ones() as usize == rule.tests.len() {
                 candidate.over = rule.again.is_none_or(|dir| values.is_complete(dir));
                 scratch.matched.push(candidate.rule);
+                scratch.turned.push(candidate.turned);
                 scratch.excerpts.push(scratch.found.clone());
             }
         }

@@ -307,3 +307,37 @@ fn what_of_et_open_looks_into_transactions_compiles() {
     }
     assert!(rules.len() > 25_000 && refused.len() < 4_000, "{} {}", rules.len(), refused.len());
 }
+
+#[test]
+fn a_rule_of_both_directions_is_told_of_in_each_and_one_of_whole_transactions_once() {
+    let mut bench = Bench::new(
+        r#"alert http any any -> any any (msg:"each"; http.header; content:"x-a"; sid:1;)
+        alert http any any => any any (msg:"whole"; http.uri; content:"/a"; http.stat_code; content:"200"; sid:2;)
+        alert http any any => any any (msg:"one"; http.header: to_client; content:"x-a"; http.uri; content:"/a"; sid:3;)"#,
+    );
+    bench.put(BufferId::HttpUri, ToServer, b"/a");
+    bench.put(BufferId::HttpHeader, ToServer, b"x-a: 1");
+    assert_eq!(bench.matched(), [1]);
+    bench.put(BufferId::HttpStatCode, ToClient, b"200");
+    assert_eq!(bench.matched(), [2]);
+    bench.put(BufferId::HttpHeader, ToClient, b"x-a: 2");
+    assert_eq!(bench.matched(), [1, 3]);
+    assert_eq!(bench.settle(ToClient), [0; 0]);
+}
+
+#[test]
+fn hooks_and_states_are_asked_of_a_direction_and_old_forms_of_a_buffer() {
+    let mut bench = Bench::new(
+        r#"alert http1:request_complete any any -> any any (msg:"hook"; sid:1;)
+        alert http1:response_complete any any -> any any (msg:"hook"; http.stat_code; content:"200"; sid:2;)
+        alert http any any -> any any (msg:"name"; flow:to_server; filename:"EVIL"; fileext:"exe"; filename:!"good"; sid:3;)
+        alert http any any -> any any (msg:"state"; app-layer-state:>response_line; sid:4;)"#,
+    );
+    bench.rules.begin(App::Http1, &mut bench.state);
+    bench.put(BufferId::FileName, ToServer, b"an evil.EXE");
+    assert_eq!(bench.matched(), [3]);
+    assert_eq!(bench.settle(ToServer), [1]);
+    bench.put(BufferId::HttpStatCode, ToClient, b"200");
+    assert_eq!(bench.matched(), [0; 0]);
+    assert_eq!(bench.settle(ToClient), [2, 4]);
+}

@@ -406,6 +406,7 @@ fn begin(head: Head, carrier: &impl Carrier, io: &mut Io<'_>) -> Option<u64> {
     let dir = io.dir;
     if let Some(tx) = io.tx(id) {
         tx.integer_is(Field::DcerpcCallId, dir, u64::from(head.call));
+        tx.integer_is(Field::DcerpcLittleEndian, dir, u64::from(head.little));
         carrier.said(tx, dir);
         let notes = &mut tx.notes;
         open(notes, carrier);
@@ -589,6 +590,7 @@ impl Datagrams {
                 tx.integer_is(Field::DcerpcOpnum, dir, u64::from(opnum));
             }
             tx.integer_is(Field::DcerpcCallId, dir, u64::from(datagram.sequence));
+            tx.integer_is(Field::DcerpcLittleEndian, dir, u64::from(datagram.little));
             tx.notes.text("request", if datagram.is_answer() { "REQUEST_LOST" } else { kind_name(datagram.kind) });
             tx.notes.text("rpc_version", "4.0");
             // The reference engine reads this one always so.

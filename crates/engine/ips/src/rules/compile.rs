@@ -15,8 +15,9 @@ pub(super) fn turn(rule: &Compiled, index: usize) -> Turn {
     };
     let reads = |operation: FlowbitsOperation| matches!(operation, FlowbitsOperation::IsSet | FlowbitsOperation::IsNotSet);
     let of_hosts = |writes: bool| rule.hostbits.iter().any(|bit| bit.operation.writes() == writes);
-    let read = rule.flowbits.iter().any(|bits| reads(bits.operation)) || of_hosts(false);
-    let write = rule.flowbits.iter().any(|bits| !reads(bits.operation)) || of_hosts(true);
+    let of_tx = |writes: bool| rule.txbits.iter().any(|bit| bit.operation.writes() == writes);
+    let read = rule.flowbits.iter().any(|bits| reads(bits.operation)) || of_hosts(false) || of_tx(false);
+    let write = rule.flowbits.iter().any(|bits| !reads(bits.operation)) || of_hosts(true) || of_tx(true);
     let bits = match (write, read) {
         (true, false) => 0,
         (true, true) => 1,
@@ -163,7 +164,10 @@ pub(super) fn compile_rule(
             .chain(signature.effects.iter().filter_map(HostBit::written))
             .collect(),
         told_again: tx.as_ref().is_some_and(TxRule::is_told_again),
-        tx_direction: tx.as_ref().and_then(TxRule::direction),
+        in_each: tx.as_ref().is_some_and(TxRule::is_in_each),
+        tx_direction: tx.as_ref().filter(|tx| !tx.is_in_each()).and_then(TxRule::direction),
+        of_client: header.direction == bulkhead_rules::Direction::Transaction,
+        txbits: TxBit::all(signature),
         info: Arc::new(info),
         protocol: header.protocol,
         source: variables.address_set(&header.source).map_err(variable)?,
@@ -225,6 +229,10 @@ fn refused(rule: &Rule) -> Option<(Code, String)> {
         if let Some(reason) = list.matches.iter().find_map(refused_match) {
             return Some(reason);
         }
+        // Outside of a transaction nobody says in which order numbers are.
+        if signature.apps.is_empty() && list.matches.iter().any(of_dce) {
+            return keyword("dce outside of dcerpc and smb");
+        }
     }
     if !signature.apps.is_empty() && !signature.apps.iter().any(|app| is_parsed(*app)) {
         return unbuilt(signature.apps[0].name());
@@ -238,40 +246,47 @@ fn refused(rule: &Rule) -> Option<(Code, String)> {
     refused_beside_buffers(rule, known)
 }
 
-/// The same for one match, in whatever buffer.
-pub(crate) fn refused_match(found: &Match) -> Option<(Code, String)> {
-    let keyword = |name: &str| Some((Code::KeywordUnsupported, format!("`{name}` is not supported yet")));
+pub(crate) fn of_dce(found: &Match) -> bool {
     let base = match found {
-        Match::Content(content) if content.replace.is_some() => return keyword("replace"),
-        Match::Pcre(pcre) if !pcre.captures.is_empty() => return keyword("variables of pcre"),
-        Match::Pcre(_) | Match::Content(_) | Match::IsDataAt(_) | Match::Bsize(_) => return None,
         Match::ByteTest(test) => test.base,
         Match::ByteJump(jump) => jump.base,
         Match::ByteExtract(extract) => extract.base,
         Match::ByteMath(math) => math.base,
-        Match::Base64Decode(_) | Match::Entropy(_) => return None,
-        Match::Dataset(_) => return keyword("dataset"),
-        Match::Datarep(_) => return keyword("datarep"),
-        Match::Absent { .. } => return keyword("absent"),
+        _ => return false,
     };
-    if base == Base::Binary(Endian::Dce) { keyword("dce") } else { None }
+    base == Base::Binary(Endian::Dce)
+}
+
+/// The same for one match, in whatever buffer.
+pub(crate) fn refused_match(found: &Match) -> Option<(Code, String)> {
+    let keyword = |name: &str| Some((Code::KeywordUnsupported, format!("`{name}` is not supported yet")));
+    match found {
+        Match::Content(content) if content.replace.is_some() => keyword("replace"),
+        Match::Pcre(pcre) if !pcre.captures.is_empty() => keyword("variables of pcre"),
+        Match::Pcre(_) | Match::Content(_) | Match::IsDataAt(_) | Match::Bsize(_) => None,
+        Match::ByteTest(_) | Match::ByteJump(_) | Match::ByteExtract(_) | Match::ByteMath(_) => None,
+        Match::Base64Decode(_) | Match::Entropy(_) => None,
+        Match::Dataset(_) => keyword("dataset"),
+        Match::Datarep(_) => keyword("datarep"),
+        Match::Absent { .. } => keyword("absent"),
+    }
 }
 
 /// The same for what a rule asks beside its buffers. `known`: the conditions that the caller sees to.
 pub(crate) fn refused_beside_buffers(rule: &Rule, known: impl Fn(&Condition) -> bool) -> Option<(Code, String)> {
     let (header, signature) = (&rule.header, &rule.signature);
     let keyword = |name: &str| Some((Code::KeywordUnsupported, format!("`{name}` is not supported yet")));
-    let is_of_packets = |hook: &String| matches!(hook.as_str(), "flow_start" | "all") && !matches!(header.protocol, Protocol::App(_));
+    // Those of an application are looked at with its conditions.
+    let is_of_packets = |hook: &String| matches!(hook.as_str(), "flow_start" | "all") || matches!(header.protocol, Protocol::App(_));
     if let Some(hook) = header.hook.as_ref().filter(|hook| !is_of_packets(hook)) {
         return Some((Code::ValueUnsupported, format!("the hook `{hook}` is not supported yet")));
-    }
-    if header.direction == bulkhead_rules::Direction::Transaction {
-        return Some((Code::ValueUnsupported, "the direction `=>` is not supported yet".to_owned()));
     }
     let known = |condition: &Condition| known(condition) || matches!(condition, Condition::Flowint(_));
     // A tag asks for logs of packets, of which there are none: it changes nothing of what is judged.
     let done = |effect: &Effect| {
-        HostBit::written(effect).is_some() || matches!(effect, Effect::Flowint(_) | Effect::Tag(_) | Effect::Bypass | Effect::Alert)
+        HostBit::written(effect).is_some()
+            || TxBit::written(effect).is_some()
+            || matches!(effect, Effect::Flowint(_) | Effect::Tag(_) | Effect::Bypass | Effect::Alert)
     };
     let beyond = |body: &Body| match body {
         Body::Condition(condition) => !known(condition),
@@ -299,7 +314,7 @@ pub(crate) fn refused_beside_buffers(rule: &Rule, known: impl Fn(&Condition) -> 
 pub(crate) fn is_of_flow(condition: &Condition) -> bool {
     match condition {
         Condition::Flowint(_) | Condition::Hostbits(_) | Condition::StreamSize { .. } => true,
-        Condition::Xbits(xbits) => xbits.track != XbitsTrack::Transaction,
+        Condition::Xbits(_) => true,
         Condition::AppLayerProtocol(test) => test.mode != AppLayerMode::Original,
         _ => false,
     }

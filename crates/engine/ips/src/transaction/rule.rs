@@ -1,5 +1,8 @@
 //! One rule on transactions: the tests that have to hold, each for itself, and what makes it a candidate.
 
+use bulkhead_rules::tree::{Base, Endian};
+
+use super::condition::{Other, as_list};
 use super::*;
 
 #[derive(Debug)]
@@ -11,6 +14,9 @@ pub(crate) struct TxRule {
     /// It waits for a flow bit, which a later part of the same message may set: told again as long as this direction goes on,
     /// so that it makes no difference how a message is cut.
     pub(super) again: Option<Direction>,
+    /// A rule that names no direction, and could match in each: this is its form for the server's, and here is the other. Each is told
+    /// of for itself, once.
+    pub(super) turned: Option<Box<TxRule>>,
 }
 
 /// What makes a rule a candidate.
@@ -42,9 +48,13 @@ pub(super) enum Test {
     },
     /// A PORT command with another address than the client's.
     FtpBounce,
+    /// A condition that is decided on the numbers and stages of a transaction alone.
+    Other(Other),
     /// Contents of the payload; asked when all else holds.
     Payload {
         steps: Steps,
+        /// As of a list.
+        steps_big: Option<Steps>,
         to_server: bool,
         to_client: bool,
     },
@@ -58,6 +68,8 @@ pub(super) struct List {
     pub(super) to_client: bool,
     pub(super) transforms: Vec<Transform>,
     pub(super) steps: Steps,
+    /// The same for numbers in network order, where that makes a difference.
+    pub(super) steps_big: Option<Steps>,
     pub(super) absent: Absent,
     /// Place of the list that sets names which this one uses.
     pub(super) after: Option<usize>,
@@ -75,13 +87,29 @@ pub(super) enum Absent {
 impl TxRule {
     /// `None`: not a rule of transactions.
     pub(crate) fn new(rule: &Rule) -> Result<Option<Self>, (Code, String)> {
+        let has_way = rule
+            .signature
+            .flow
+            .iter()
+            .any(|word| matches!(word, FlowWord::ToServer | FlowWord::ToClient | FlowWord::FromServer | FlowWord::FromClient));
+        let Some(both) = Self::of(rule, None)? else { return Ok(None) };
+        if has_way || rule.header.direction == bulkhead_rules::Direction::Transaction || !both.tests.iter().all(Test::is_of_either) {
+            return Ok(Some(both));
+        }
+        let turned = Self::of(rule, Some(Direction::ToClient))?.map(Box::new);
+        Ok(Self::of(rule, Some(Direction::ToServer))?.map(|one| Self { turned, ..one }))
+    }
+
+    fn of(rule: &Rule, only: Option<Direction>) -> Result<Option<Self>, (Code, String)> {
         let signature = &rule.signature;
         // What is decoded of the payload is the payload's.
         let named = signature
             .buffers
             .iter()
             .any(|list| matches!(list.buffer, BufferName::Named(id) if id != BufferId::Base64Data && !is_of_packet(id)));
-        if !named && !signature.conditions.iter().any(is_of_transactions) {
+        let hooked = rule.header.hook.is_some() && matches!(rule.header.protocol, bulkhead_rules::Protocol::App(_));
+        let of_dce = !signature.apps.is_empty() && signature.buffers.iter().flat_map(|list| &list.matches).any(of_dce);
+        if !named && !hooked && !of_dce && !signature.conditions.iter().any(is_of_transactions) {
             return Ok(None);
         }
         if let Some(reason) = refused_beside_buffers(rule, |condition| is_of_flow(condition) || is_of_transactions(condition)) {
@@ -95,8 +123,8 @@ impl TxRule {
             return unsupported("a rule with more than 32 lists of matches");
         }
         let has = |word: FlowWord| signature.flow.contains(&word);
-        let to_server = has(FlowWord::ToServer) || has(FlowWord::FromClient);
-        let to_client = has(FlowWord::ToClient) || has(FlowWord::FromServer);
+        let to_server = has(FlowWord::ToServer) || has(FlowWord::FromClient) || only == Some(Direction::ToServer);
+        let to_client = has(FlowWord::ToClient) || has(FlowWord::FromServer) || only == Some(Direction::ToClient);
         let (to_server, to_client) = (to_server && !to_client, to_client && !to_server);
         let mut tests: Vec<Test> = Vec::new();
         let inner = decoded(signature).map_or(&[][..], |list| &list.matches);
@@ -110,7 +138,9 @@ impl TxRule {
                         return Err(reason);
                     }
                     let steps = Steps::with(&list.matches, inner, &[]).map_err(|message| (Code::PcreUnsupported, message))?;
-                    Test::Payload { steps, to_server: !to_client, to_client: !to_server }
+                    let big = big_endian(&list.matches).map(|big| Steps::with(&big, inner, &[])).transpose();
+                    let steps_big = big.map_err(|message| (Code::PcreUnsupported, message))?;
+                    Test::Payload { steps, steps_big, to_server: !to_client, to_client: !to_server }
                 }
                 BufferName::Named(_) | BufferName::Frame { .. } => Test::List(List::new(list, to_server, to_client, inner, &tests)?),
             });
@@ -118,7 +148,7 @@ impl TxRule {
         // Counters, bits and sizes are the flow's or its hosts'.
         for condition in signature.conditions.iter().filter(|condition| !is_of_flow(condition)) {
             tests.push(match condition {
-                Condition::Integer(test) if as_size(condition).is_none() => {
+                Condition::Integer(test) if as_list(condition).is_none() => {
                     if test.towards.is_some_and(|towards| towards == Towards::Both) {
                         return unsupported("a number of both directions at once");
                     }
@@ -135,15 +165,18 @@ impl TxRule {
                     to_client: !to_server,
                 },
                 Condition::FtpBounce => Test::FtpBounce,
-                _ => match as_size(condition) {
-                    Some(list) => Test::List(List::new(&list, to_server, to_client, &[], &[])?),
-                    None => return unsupported("a condition of the rule"),
+                _ => match (as_list(condition), Other::new(condition, only)?) {
+                    (Some(list), _) => Test::List(List::new(&list, to_server, to_client, &[], &[])?),
+                    (None, Some(other)) => Test::Other(other),
+                    (None, None) => return unsupported("a condition of the rule"),
                 },
             });
         }
+        tests.extend(Other::hook(&rule.header)?.map(Test::Other));
         let trigger = trigger(rule, &tests);
-        let mut compiled = Self { apps: apps_of(&signature.apps), tests, trigger, again: None };
-        if signature.flowbits.iter().any(|bits| bits.operation == FlowbitsOperation::IsSet) {
+        let mut compiled = Self { apps: apps_of(&signature.apps), tests, trigger, again: None, turned: None };
+        let waits = |condition: &Condition| matches!(condition, Condition::Xbits(bits) if bits.track == XbitsTrack::Transaction);
+        if signature.flowbits.iter().any(|bits| bits.operation == FlowbitsOperation::IsSet) || signature.conditions.iter().any(waits) {
             compiled.again = match (to_server, to_client) {
                 (true, _) => Some(Direction::ToServer),
                 (_, true) => Some(Direction::ToClient),
@@ -156,6 +189,11 @@ impl TxRule {
     /// Whether it may be told of more than once in a transaction.
     pub(crate) const fn is_told_again(&self) -> bool {
         self.again.is_some()
+    }
+
+    /// Whether it is told of in each direction for itself.
+    pub(crate) const fn is_in_each(&self) -> bool {
+        self.turned.is_some()
     }
 
     /// Where it can match, when its tests are all of one direction.
@@ -174,6 +212,7 @@ impl TxRule {
                 // Goes by the others.
                 Test::Payload { .. } => true,
                 Test::FtpBounce => server,
+                Test::Other(other) => other.direction() == Some(if server { Direction::ToServer } else { Direction::ToClient }),
                 Test::Event(_) => false,
             })
         };
@@ -194,7 +233,8 @@ pub(crate) fn apps_of(apps: &[App]) -> u64 {
 
 /// Conditions that are asked of a transaction.
 pub(crate) fn is_of_transactions(condition: &Condition) -> bool {
-    as_size(condition).is_some()
+    as_list(condition).is_some()
+        || Other::is_one(condition)
         || match condition {
             Condition::Integer(test) => APP_NUMBERS.contains(&test.field),
             Condition::AppLayerEvent { protocol: Some(app), .. } => is_parsed(*app),
@@ -225,20 +265,9 @@ pub(super) fn trigger(rule: &Rule, tests: &[Test]) -> Trigger {
     let found = tests.iter().find_map(|test| match test {
         Test::Event(name) => Some(Trigger::Event(*name)),
         Test::Number { test, .. } if matches!(test.which, Which::Any | Which::All | Which::Index(_)) => Some(Trigger::Number(test.field)),
-        Test::List(_) | Test::Number { .. } | Test::Payload { .. } | Test::TlsVersion { .. } | Test::FtpBounce => None,
+        Test::List(_) | Test::Number { .. } | Test::Payload { .. } | Test::TlsVersion { .. } | Test::FtpBounce | Test::Other(_) => None,
     });
     found.unwrap_or(Trigger::Start)
-}
-
-/// `urilen` asks for the size of a buffer.
-pub(super) fn as_size(condition: &Condition) -> Option<BufferMatches> {
-    let Condition::Integer(IntegerTest { field, test, which: Which::Any, towards: None }) = condition else { return None };
-    let buffer = match field {
-        Field::Urilen => BufferId::HttpUri,
-        Field::UrilenRaw => BufferId::HttpUriRaw,
-        _ => return None,
-    };
-    Some(BufferMatches { buffer: BufferName::Named(buffer), towards: None, transforms: Vec::new(), matches: vec![Match::Bsize(*test)] })
 }
 
 /// The list in which a rule's literal stands, and the literal: the author's choice, else the longest.
@@ -277,6 +306,18 @@ pub(super) enum Decision {
 }
 
 impl Test {
+    /// It can hold in each direction for itself.
+    fn is_of_either(&self) -> bool {
+        match self {
+            Self::List(List { to_server, to_client, .. })
+            | Self::Number { to_server, to_client, .. }
+            | Self::TlsVersion { to_server, to_client, .. }
+            | Self::Payload { to_server, to_client, .. } => *to_server && *to_client,
+            Self::Other(other) => other.direction().is_none(),
+            Self::Event(_) | Self::FtpBounce => false,
+        }
+    }
+
     pub(super) fn decide(&self, rule: &TxRule, values: &impl Values, scratch: &mut TxScratch, work: &mut Work) -> Decision {
         let apps = rule.apps;
         match self {
@@ -318,6 +359,7 @@ impl Test {
                     (false, false) => Decision::NotYet,
                 }
             }
+            Self::Other(other) => other.decide(values, work),
             Self::Number { test, to_server, to_client } => {
                 let dirs =
                     || [(*to_server, Direction::ToServer), (*to_client, Direction::ToClient)].into_iter().filter(|(there, _)| *there);
@@ -331,7 +373,8 @@ impl Test {
                 }
                 if numbers_hold(test, &numbers().collect::<Vec<_>>()) { Decision::Holds } else { Decision::Never }
             }
-            Self::Payload { steps, to_server, to_client } => {
+            Self::Payload { steps, steps_big, to_server, to_client } => {
+                let steps = steps_big.as_ref().filter(|_| values.is_big_endian()).unwrap_or(steps);
                 let wanted = |dir: Direction| if dir == Direction::ToServer { *to_server } else { *to_client };
                 let mut raw = std::mem::take(&mut scratch.transformed);
                 let found = values.raw(&mut raw).filter(|(dir, _)| wanted(*dir) && (steps.only_gains() || values.is_complete(*dir)));
@@ -415,6 +458,29 @@ pub(crate) fn numbers_hold(test: &IntegerTest, all: &[u64]) -> bool {
     }
 }
 
+/// Matches with `dce` as they are for a message in network order; those given are for one in the other, as Windows speaks.
+/// `None`: there is none with `dce`.
+fn big_endian(matches: &[Match]) -> Option<Vec<Match>> {
+    let mut any = false;
+    let mut turn = |base: &mut Base| {
+        if *base == Base::Binary(Endian::Dce) {
+            *base = Base::Binary(Endian::Big);
+            any = true;
+        }
+    };
+    let mut big = matches.to_vec();
+    for found in &mut big {
+        match found {
+            Match::ByteTest(test) => turn(&mut test.base),
+            Match::ByteJump(jump) => turn(&mut jump.base),
+            Match::ByteExtract(extract) => turn(&mut extract.base),
+            Match::ByteMath(math) => turn(&mut math.base),
+            _ => {}
+        }
+    }
+    any.then_some(big)
+}
+
 impl List {
     /// `inner`: what is asked of that which it decodes. `before`: the rule's tests so far, whose names it may use.
     fn new(list: &BufferMatches, to_server: bool, to_client: bool, inner: &[Match], before: &[Test]) -> Result<Self, (Code, String)> {
@@ -460,7 +526,18 @@ impl List {
                 }
             }
         };
+        let steps_big = match big_endian(&matches) {
+            Some(big) => {
+                let known = after.and_then(|place| before.get(place)).map_or(&[][..], |test| match test {
+                    Test::List(list) => list.steps.names(),
+                    _ => &[],
+                });
+                Some(Steps::with(&big, inner, known).map_err(pcre)?)
+            }
+            None => None,
+        };
         Ok(Self {
+            steps_big,
             buffer,
             // A buffer of the other direction than the rule's is the other direction's all the same.
             to_server: info.to_server && (!only_client || !info.to_client),
@@ -478,7 +555,8 @@ impl List {
         for (_, dir) in dirs.into_iter().filter(|(there, _)| *there) {
             for piece in values.pieces(self.buffer, dir) {
                 let bytes = transform(&self.transforms, piece.bytes, &mut scratch.transformed, &mut scratch.other, work)?;
-                if let Some(names) = self.steps.values(Buffer { bytes, base: piece.base }, work) {
+                let steps = self.steps_big.as_ref().filter(|_| values.is_big_endian()).unwrap_or(&self.steps);
+                if let Some(names) = steps.values(Buffer { bytes, base: piece.base }, work) {
                     return Some(names);
                 }
             }
@@ -508,9 +586,10 @@ impl List {
                     None => return Decision::NotYet,
                 };
                 let buffer = Buffer { bytes, base: piece.base };
+                let steps = self.steps_big.as_ref().filter(|_| values.is_big_endian()).unwrap_or(&self.steps);
                 let inspection = match names {
-                    Some(names) => self.steps.run_with(buffer, names, work),
-                    None => self.steps.run(buffer, work),
+                    Some(names) => steps.run_with(buffer, names, work),
+                    None => steps.run(buffer, work),
                 };
                 match inspection {
                     Inspection::Match { end } => {

@@ -1,0 +1,248 @@
+//! Conditions of a transaction that are no buffer: how far it has come, what it calls, when a certificate is good.
+
+use bulkhead_rules::condition::{CertDate, DateRelation, DceIface, TextField};
+use bulkhead_rules::header::Header;
+use bulkhead_rules::tree::{NumberTest, Relation};
+
+use super::rule::Decision;
+use super::*;
+
+/// A condition that is decided on numbers and stages.
+#[derive(Debug)]
+pub(super) enum Other {
+    /// A call of this interface; its version comes with it. In a direction of which something was seen.
+    DceIface(DceIface, Option<Direction>),
+    DceOpnum(Vec<(u16, u16)>, Option<Direction>),
+    /// How far a direction has come ([`Values::progress`]).
+    State {
+        dir: Direction,
+        test: NumberTest,
+    },
+    /// A setting of HTTP/2 by its number, which stands in the upper half.
+    Http2Setting {
+        id: u16,
+        test: NumberTest,
+    },
+    /// Of a certificate: the end that is asked for, and when.
+    CertDate {
+        which: CertDate,
+        relation: DateRelation,
+        first: i64,
+        last: i64,
+    },
+    CertExpired,
+    CertValid,
+}
+
+/// Stages by the names that hooks and `app-layer-state` have for them: `client` and `server` for protocols of one exchange,
+/// `request` and `response` for the others.
+const STATES: &[(&str, Direction, u8)] = &[
+    ("request_line", Direction::ToServer, 1),
+    ("request_headers", Direction::ToServer, 2),
+    ("request_body", Direction::ToServer, 3),
+    ("request_trailer", Direction::ToServer, 4),
+    ("request_complete", Direction::ToServer, 5),
+    ("response_started", Direction::ToClient, 1),
+    ("response_line", Direction::ToClient, 1),
+    ("response_headers", Direction::ToClient, 2),
+    ("response_body", Direction::ToClient, 3),
+    ("response_trailer", Direction::ToClient, 4),
+    ("response_complete", Direction::ToClient, 5),
+    ("request_started", Direction::ToServer, 0),
+    ("client_in_progress", Direction::ToServer, 0),
+    ("client_banner_done", Direction::ToServer, 1),
+    ("client_hello_done", Direction::ToServer, 2),
+    ("client_cert_done", Direction::ToServer, 5),
+    ("client_handshake_done", Direction::ToServer, 5),
+    ("client_finished", Direction::ToServer, 5),
+    ("server_in_progress", Direction::ToClient, 1),
+    ("server_banner_done", Direction::ToClient, 1),
+    ("server_hello", Direction::ToClient, 2),
+    ("server_cert_done", Direction::ToClient, 5),
+    ("server_hello_done", Direction::ToClient, 5),
+    ("server_handshake_done", Direction::ToClient, 5),
+    ("server_finished", Direction::ToClient, 5),
+];
+
+fn state(name: &str) -> Result<(Direction, u8), (Code, String)> {
+    let name = name.strip_prefix("global:").unwrap_or(name);
+    let known = STATES.iter().find(|(known, ..)| *known == name);
+    known.map(|(_, dir, stage)| (*dir, *stage)).ok_or_else(|| (Code::ValueUnsupported, format!("the state `{name}` is not known here")))
+}
+
+impl Other {
+    pub fn is_one(condition: &Condition) -> bool {
+        matches!(
+            condition,
+            Condition::DceIface(_)
+                | Condition::DceOpnum(_)
+                | Condition::AppLayerState { .. }
+                | Condition::Http2Setting { .. }
+                | Condition::TlsCertDate { .. }
+                | Condition::TlsCertExpired
+                | Condition::TlsCertValid
+        )
+    }
+
+    /// `None`: not one of these. `only`: what the rule is asked of.
+    pub fn new(condition: &Condition, only: Option<Direction>) -> Result<Option<Self>, (Code, String)> {
+        Ok(Some(match condition {
+            Condition::DceIface(iface) => Self::DceIface(iface.clone(), only),
+            Condition::DceOpnum(ranges) => Self::DceOpnum(ranges.clone(), only),
+            Condition::AppLayerState { relation, state: name } => {
+                let (dir, stage) = state(name)?;
+                let stage = u64::from(stage);
+                let test = match relation {
+                    Relation::Equal => NumberTest::Equal(stage),
+                    Relation::NotEqual => NumberTest::NotEqual(stage),
+                    Relation::Less => NumberTest::Less(stage),
+                    Relation::Greater => NumberTest::Greater(stage),
+                };
+                Self::State { dir, test }
+            }
+            Condition::Http2Setting { id, test } => Self::Http2Setting { id: *id, test: *test },
+            Condition::TlsCertDate { which, relation, first, last } => {
+                Self::CertDate { which: *which, relation: *relation, first: *first, last: *last }
+            }
+            Condition::TlsCertExpired => Self::CertExpired,
+            Condition::TlsCertValid => Self::CertValid,
+            _ => return Ok(None),
+        }))
+    }
+
+    /// What a hook of an application asks for.
+    pub fn hook(header: &Header) -> Result<Option<Self>, (Code, String)> {
+        match (&header.hook, header.protocol) {
+            (Some(hook), bulkhead_rules::Protocol::App(_)) => {
+                let (dir, stage) = state(hook)?;
+                Ok(Some(Self::State { dir, test: NumberTest::GreaterOrEqual(u64::from(stage)) }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Where it can hold, if only in one.
+    pub const fn direction(&self) -> Option<Direction> {
+        match self {
+            Self::State { dir, .. } => Some(*dir),
+            Self::CertDate { .. } | Self::CertExpired | Self::CertValid => Some(Direction::ToClient),
+            Self::DceIface(..) | Self::DceOpnum(..) | Self::Http2Setting { .. } => None,
+        }
+    }
+
+    /// What a parser has to fill for it.
+    pub const fn buffers(&self) -> &'static [BufferId] {
+        &[]
+    }
+
+    pub fn decide(&self, values: &impl Values, work: &mut Work) -> Decision {
+        work.charge(1);
+        let both = [Direction::ToServer, Direction::ToClient];
+        let over = || both.into_iter().all(|dir| values.is_complete(dir));
+        let of = |name: &'static str| both.into_iter().flat_map(move |dir| values.named(name, dir));
+        let spoken = |only: Option<Direction>| only.is_none_or(|dir| dir == Direction::ToServer || values.progress(dir) > 0);
+        let holds = match self {
+            Self::DceIface(iface, only) => {
+                // A bind names interfaces too; only a call has a number.
+                spoken(*only) && of("dcerpc.opnum").next().is_some() && values.interfaces().any(|found| is_interface(iface, found))
+            }
+            Self::DceOpnum(ranges, only) => {
+                spoken(*only)
+                    && of("dcerpc.opnum")
+                        .any(|found| ranges.iter().any(|(first, last)| (u64::from(*first)..=u64::from(*last)).contains(&found)))
+            }
+            Self::State { dir, test } => {
+                return match test.matches(u64::from(values.progress(*dir))) {
+                    true => Decision::Holds,
+                    false if over() => Decision::Never,
+                    false => Decision::NotYet,
+                };
+            }
+            Self::Http2Setting { id, test } => {
+                of("http2.settings").any(|found| found >> 32 == u64::from(*id) && test.matches(found & 0xffff_ffff))
+            }
+            Self::CertDate { which, relation, first, last } => {
+                let name = match which {
+                    CertDate::NotBefore => "tls.cert_notbefore",
+                    CertDate::NotAfter => "tls.cert_notafter",
+                };
+                of(name).map(u64::cast_signed).any(|found| match relation {
+                    DateRelation::Equal => found == *first,
+                    DateRelation::Before => found < *first,
+                    DateRelation::After => found > *first,
+                    DateRelation::Between => *first < found && found < *last,
+                })
+            }
+            Self::CertExpired => {
+                values.now().is_some_and(|now| of("tls.cert_notafter").next().is_some_and(|until| until.cast_signed() < now))
+            }
+            Self::CertValid => values.now().is_some_and(|now| {
+                let first = |name| of(name).next().map(u64::cast_signed);
+                first("tls.cert_notbefore").is_some_and(|from| from <= now) && first("tls.cert_notafter").is_some_and(|until| now <= until)
+            }),
+        };
+        match holds {
+            true => Decision::Holds,
+            false if over() => Decision::Never,
+            false => Decision::NotYet,
+        }
+    }
+}
+
+/// `found`: the identifier, a blank, major and minor version.
+fn is_interface(wanted: &DceIface, found: &[u8]) -> bool {
+    let Ok(found) = std::str::from_utf8(found) else { return false };
+    let Some((uuid, version)) = found.split_once(' ') else { return false };
+    let major = version.split('.').next().and_then(|major| major.parse::<u16>().ok());
+    uuid == wanted.uuid
+        && wanted.version.is_none_or(|(relation, version)| {
+            major.is_some_and(|major| match relation {
+                Relation::Equal => major == version,
+                Relation::NotEqual => major != version,
+                Relation::Less => major < version,
+                Relation::Greater => major > version,
+            })
+        })
+}
+
+/// Conditions that ask something of one buffer: the size of a URI, and the old forms that look for a text without case.
+pub(super) fn as_list(condition: &Condition) -> Option<BufferMatches> {
+    let (buffer, matches) = match condition {
+        Condition::Integer(IntegerTest { field, test, which: Which::Any, towards: None }) => {
+            let buffer = match field {
+                Field::Urilen => BufferId::HttpUri,
+                Field::UrilenRaw => BufferId::HttpUriRaw,
+                _ => return None,
+            };
+            (buffer, vec![Match::Bsize(*test)])
+        }
+        Condition::Text { field, negated, text } => {
+            let (buffer, text, whole, nocase) = match field {
+                TextField::FileName => (BufferId::FileName, text.clone(), false, true),
+                TextField::FileExtension => (BufferId::FileName, format!(".{text}"), false, true),
+                TextField::FileMagic => (BufferId::FileMagic, text.clone(), false, true),
+                TextField::TlsSubject => (BufferId::TlsCertSubject, text.clone(), false, false),
+                TextField::TlsIssuer => (BufferId::TlsCertIssuer, text.clone(), false, false),
+                TextField::TlsFingerprint => (BufferId::TlsCertFingerprint, text.to_ascii_lowercase(), true, false),
+                TextField::SshProtocol => (BufferId::SshProto, text.clone(), true, true),
+                TextField::SshSoftware => (BufferId::SshSoftware, text.clone(), false, true),
+            };
+            let content = ContentMatch {
+                bytes: text.into_bytes(),
+                negated: *negated,
+                nocase,
+                starts_with: whole,
+                ends_with: whole || *field == TextField::FileExtension,
+                offset: None,
+                depth: None,
+                distance: None,
+                within: None,
+                fast_pattern: None,
+                replace: None,
+            };
+            (buffer, vec![Match::Content(content)])
+        }
+        _ => return None,
+    };
+    Some(BufferMatches { buffer: BufferName::Named(buffer), towards: None, transforms: Vec::new(), matches })
+}
