@@ -115,17 +115,26 @@ impl Dns {
         let dir = io.dir;
         let Some(id) = io.begin(Protocol::Dns) else { return Some(Next::Finished(Finished::Cap("transactions_max"))) };
         let tx = io.tx(id)?;
-        match Header::read(message) {
-            Some(header) => {
-                tx.notes.number("id", u16_at(message, 0).unwrap_or_default());
-                tx.notes.number("flags", header.flags);
-                Reader { message, dir, response: header.is_response(), scratch: &mut self.scratch, tx }.read(header);
-            }
-            None => tx.event("dns.malformed_data", dir),
-        }
+        show_with(tx, dir, message, &mut self.scratch);
         tx.advance(dir, Stage::Complete);
         tx.advance(dir.other(), Stage::Complete);
         None
+    }
+}
+
+/// The values of a message that came within another protocol.
+pub(crate) fn show(tx: &mut Transaction, dir: Dir, message: &[u8]) {
+    show_with(tx, dir, message, &mut Vec::new());
+}
+
+fn show_with(tx: &mut Transaction, dir: Dir, message: &[u8], scratch: &mut Vec<u8>) {
+    match Header::read(message) {
+        Some(header) => {
+            tx.notes.number("id", u16_at(message, 0).unwrap_or_default());
+            tx.notes.number("flags", header.flags);
+            Reader { message, dir, response: header.is_response(), scratch, tx }.read(header);
+        }
+        None => tx.event("dns.malformed_data", dir),
     }
 }
 

@@ -69,6 +69,8 @@ named! {
         /// HTTP/1 (`http1` in a rule's header).
         Http "http",
         Http2 "http2",
+        /// HTTP/2 that carries DNS.
+        Doh2 "doh2",
         Dns "dns",
         Tls "tls",
         Ssh "ssh",

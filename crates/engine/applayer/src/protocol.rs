@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use crate::context::{Config, Io};
 use crate::datagram::Messages;
+use crate::http2::Upgraded;
 use crate::names::{Dir, Protocol};
 use crate::session::Transport;
 use crate::sink::Finished;
@@ -93,6 +94,21 @@ pub(crate) trait Parser: Debug + Send {
 
     /// No more bytes in `io.dir`; `pending` were not consumed.
     fn end(&mut self, pending: &[u8], io: &mut Io<'_>);
+
+    /// What is left, at a switch, to the parser that follows.
+    fn leaves(&mut self) -> Option<Box<Upgraded>> {
+        None
+    }
+
+    /// What the parser before has left.
+    fn inherits(&mut self, from: Box<Upgraded>) {
+        let _ = from;
+    }
+
+    /// The conversation has turned out to be a special kind of its protocol; told once.
+    fn becomes(&mut self) -> Option<Protocol> {
+        None
+    }
 
     /// Bytes of the other direction may be waiting for what this direction has just said.
     fn wakes_other(&mut self) -> bool {

@@ -5,6 +5,7 @@
 use crate::context::{Context, Io, Open};
 use crate::detect::{self, Found};
 use crate::ftp;
+use crate::http2::Upgraded;
 use crate::names::{Dir, Protocol};
 use crate::protocol::{Next, Parser};
 use crate::sink::{Expectation, Finished, Sink};
@@ -35,6 +36,8 @@ pub struct Session {
     /// The direction that spoke first.
     first: Option<Dir>,
     switches: u32,
+    /// Of the parser before a switch.
+    left: Option<Box<Upgraded>>,
     /// That were not recognised.
     datagrams: u32,
     open: Open,
@@ -60,6 +63,7 @@ impl Session {
             ended: [false; 2],
             first: None,
             switches: 0,
+            left: None,
             datagrams: 0,
             open: Open::default(),
         }
@@ -205,7 +209,11 @@ impl Session {
             match detect::detect(self.transport, dir, &self.inbox[dir.index()]) {
                 Found::Protocol(entry) => {
                     self.protocol = Some(entry.protocol);
-                    self.layer = Layer::Known((entry.parser)(&context.config));
+                    let mut parser = (entry.parser)(&context.config);
+                    if let Some(left) = self.left.take() {
+                        parser.inherits(left);
+                    }
+                    self.layer = Layer::Known(parser);
                     context.stats.recognised += 1;
                     sink.recognised(entry.protocol);
                     // In the order in which they spoke, each from its first byte.
@@ -254,6 +262,10 @@ impl Session {
         let Layer::Known(parser) = &mut self.layer else { return false };
         let step = parser.data(all, &mut Io { context, open: &mut self.open, sink, dir });
         let wakes = parser.wakes_other();
+        if let Some(protocol) = parser.becomes() {
+            self.protocol = Some(protocol);
+            sink.recognised(protocol);
+        }
         let consumed = step.consumed.min(all.len());
         if copied {
             inbox.drain(..consumed);
@@ -289,6 +301,9 @@ impl Session {
             Next::Switch if self.switches >= SWITCHES_MAX => self.finish(Finished::Cap("SWITCHES_MAX"), sink),
             Next::Switch => {
                 self.switches += 1;
+                if let Layer::Known(parser) = &mut self.layer {
+                    self.left = parser.leaves();
+                }
                 self.report(dir, context, sink);
                 self.layer = Layer::Unknown { none: [false; 2] };
                 self.first = None;

@@ -140,7 +140,7 @@ fn caps_are_named() {
 
 #[test]
 fn an_upgrade_leads_here() {
-    let upgrade = b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\n\r\n".to_vec();
+    let upgrade = b"GET /up HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n".to_vec();
     let answer = [
         b"HTTP/1.1 101 Switching\r\nUpgrade: h2c\r\n\r\n".to_vec(),
         frame(4, 0, 0, &[]),
@@ -153,7 +153,45 @@ fn an_upgrade_leads_here() {
         &[],
     );
     assert_eq!(told.protocols, [Protocol::Http, Protocol::Http2]);
-    told.expect(&["0 http.stat_code 101", "2 http.stat_code 204"]);
+    told.expect(&["0 http.stat_code 101", "1 http2.stream_id=1", "1 http.uri /up", "1 http.host a", "1 http2.settings=12884901988"]);
+    told.expect(&["1 http.stat_code 204"]);
+}
+
+/// `a.test`, type A.
+const QUESTION: &[u8] = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x01a\x04test\0\0\x01\0\x01";
+
+#[test]
+fn dns_within_it_is_read() {
+    let ask = |fields: &[(&str, &str)]| frame(1, if fields.len() == 2 { 4 } else { 5 }, 1, &block(false, fields));
+    let kind = ("content-type", "application/dns-message");
+    let answer = [QUESTION[..2].to_vec(), vec![0x81, 0x80], QUESTION[4..].to_vec()].concat();
+    let answer = [frame(1, 4, 1, &block(false, &[(":status", "200"), kind])), frame(0, 1, 1, &answer)].concat();
+    let asked = [frame(1, 4, 1, &block(false, &[(":method", "POST"), (":path", "/dns-query"), kind])), frame(0, 1, 1, QUESTION)].concat();
+    let told = play(Transport::Tcp, &[(Dir::ToServer, [PREFACE, &asked].concat()), (Dir::ToClient, answer.clone())], &[]);
+    assert_eq!(told.protocols, [Protocol::Http2, Protocol::Doh2]);
+    told.expect(&["0 dns.query a.test", "0 dns.response.rrname a.test", "0 dns.rcode=0", "0 http.uri /dns-query"]);
+    let get = ask(&[(":method", "GET"), (":path", "/dns-query?dns=AAcBAAABAAAAAAAAAWEEdGVzdAAAAQAB"), ("accept", "x")]);
+    let told = play(Transport::Tcp, &[(Dir::ToServer, [PREFACE, &get].concat()), (Dir::ToClient, answer)], &[]);
+    told.expect(&["0 dns.query a.test"]);
+    // No message is longer than its length can say.
+    let long: Vec<u8> = (0..5).flat_map(|last| frame(0, u8::from(last == 4), 1, &[0; 16_000])).collect();
+    let asked = [frame(1, 4, 1, &block(false, &[(":method", "POST"), (":path", "/"), kind])), long].concat();
+    let told = play(Transport::Tcp, &[(Dir::ToServer, [PREFACE, &asked].concat())], &[]);
+    assert_eq!(told.events(), ["http2.dns_request_too_long"]);
+}
+
+#[test]
+fn messages_of_grpc_are_decompressed_each_for_itself() {
+    let deflated = miniz_oxide::deflate::compress_to_vec_zlib(b"secret secret secret", 6);
+    let message = |flag: u8, bytes: &[u8]| [&[flag][..], &(bytes.len() as u32).to_be_bytes(), bytes].concat();
+    let body = [message(0, b"plain"), message(1, &deflated), message(1, &deflated)].concat();
+    let fields = [(":method", "POST"), (":path", "/a.B/C"), ("content-type", "application/grpc+proto"), ("grpc-encoding", "deflate")];
+    let frames = [frame(1, 4, 1, &block(false, &fields)), frame(0, 0, 1, &body[..20]), frame(0, 1, 1, &body[20..])].concat();
+    let head = format!("\\x01\\x00\\x00\\x00\\x{:02x}", deflated.len());
+    for cuts in [&[][..], &[1], &[13]] {
+        let told = play(Transport::Tcp, &[(Dir::ToServer, [PREFACE, &frames].concat())], cuts);
+        told.expect(&[&format!("0 http.request_body \\x00\\x00\\x00\\x00\\x05plain{head}secret secret secret{head}secret secret secret")]);
+    }
 }
 
 #[test]

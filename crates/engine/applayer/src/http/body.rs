@@ -1,13 +1,18 @@
 //! What becomes of a body: content codings undone, a form's files, each a stream of the transaction.
 
 use super::encoding::{Codings, Decoder, Failure, Limits};
+use super::grpc::{self, Grpc};
 use super::multipart::{Multipart, Part, parameter};
 use super::{Scratch, Side};
 use crate::context::Io;
+use crate::dns;
 use crate::names::{Buffer, Dir, Field, Protocol, Stage};
 use crate::protocol::Next;
 use crate::sink::Finished;
 use crate::transaction::Transaction;
+
+/// A DNS message over a stream cannot be longer.
+const DNS_BYTES_MAX: usize = 65_535;
 
 /// What becomes of a body, whatever the version that frames it.
 #[derive(Debug, Default)]
@@ -18,6 +23,12 @@ pub(crate) struct Body {
     decoder: Option<Box<Decoder>>,
     form: Option<Box<Multipart>>,
     broken: bool,
+    /// What the messages before have taken and given.
+    messages: (u64, u64),
+    /// Messages of gRPC, each with its own coding.
+    grpc: Option<Box<Grpc>>,
+    /// A DNS message, as far as it has come.
+    dns: Option<Vec<u8>>,
     /// It follows a body that was complete, and does not count with it.
     pub is_extra: bool,
 }
@@ -27,29 +38,29 @@ pub(crate) struct Body {
 pub(crate) struct Origin {
     pub side: Side,
     pub id: u64,
+    /// It is a DNS message ([`Body::dns`]).
+    pub dns: bool,
 }
 
 impl Body {
     /// Which codings and parts the body has, and under which name it is a file.
     pub(crate) fn prepare(scratch: &Scratch, origin: Origin, io: &mut Io<'_>) -> Self {
-        let Origin { side, id } = origin;
+        let Origin { side, id, dns } = origin;
         let config = &io.context.config;
         let (wanted, layers_max) = (config.wanted, config.coding_layers_max);
-        let limits = Limits {
-            bytes_max: config.decoded_bytes_max,
-            ratio_max: config.decoded_ratio_max,
-            ratio_free_bytes: config.decoded_free_bytes,
-        };
-        let mut body = Self::default();
+        let limits = Limits::of(config);
+        let mut body = Self { dns: dns.then(Vec::new), ..Self::default() };
         let (own, dir) = (if side == Side::Request { Buffer::HttpRequestBody } else { Buffer::HttpResponseBody }, io.dir);
-        if !wanted.contains(own) && !wanted.contains(Buffer::FileData) {
+        if !wanted.contains(own) && !wanted.contains(Buffer::FileData) && !dns {
             return body;
         }
         let mut codings = Codings::default();
         for name in [&b"content-encoding"[..], b"transfer-encoding"] {
             scratch.meant(name).for_each(|value| codings.add(value, layers_max));
         }
-        if !codings.list.is_empty() {
+        if is_grpc(scratch.first_value(b"content-type")) {
+            body.grpc = Some(Box::new(Grpc::new(scratch.first_value(b"grpc-encoding"))));
+        } else if !codings.list.is_empty() {
             body.decoder = Some(Box::new(Decoder::new(&codings, limits, &mut io.context.inflaters)));
         }
         if side == Side::Request {
@@ -76,6 +87,11 @@ impl Body {
     }
 }
 
+fn is_grpc(content_type: Option<&[u8]>) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
+    content_type.and_then(|kind| kind.get(..GRPC.len())).is_some_and(|kind| kind.eq_ignore_ascii_case(GRPC))
+}
+
 fn open_body(side: Side, form: bool, dir: Dir, tx: &mut Transaction) -> Option<u8> {
     tx.advance(dir, Stage::Body);
     match side {
@@ -95,6 +111,48 @@ impl Body {
         if self.stream.is_none() {
             self.stream = open_body(side, self.form.is_some(), io.dir, io.tx(id)?);
         }
+        if let Some(grpc) = self.grpc.take() {
+            return self.push_messages(grpc, bytes, id, io);
+        }
+        self.decode(bytes, id, io)
+    }
+
+    /// Each message of gRPC without its coding, behind its head as it came.
+    fn push_messages(&mut self, mut grpc: Box<Grpc>, bytes: &[u8], id: u64, io: &mut Io<'_>) -> Option<Next> {
+        let (mut rest, mut next) = (bytes, None);
+        while let Some((part, later)) = grpc.next(rest) {
+            rest = later;
+            match part {
+                grpc::Part::Plain(bytes) => self.grow(bytes, id, io),
+                grpc::Part::Coded(bytes) => next = self.decode(bytes, id, io),
+                grpc::Part::Begin(head) => {
+                    self.grow(&head, id, io);
+                    if grpc.is_coded() {
+                        let limits = Limits::of(&io.context.config);
+                        let decoder = Decoder::new(&grpc.codings, limits, &mut io.context.inflaters);
+                        let decoder = self.decoder.insert(Box::new(decoder));
+                        decoder.counts(self.messages);
+                    }
+                }
+                grpc::Part::End => {
+                    if let Some(mut decoder) = self.decoder.take() {
+                        decoder.end(&mut |piece| self.grow(piece, id, io));
+                        self.note_broken(&decoder, id, io);
+                        // All messages of a body share its limits.
+                        self.messages = decoder.counted();
+                        decoder.recycle(&mut io.context.inflaters);
+                    }
+                }
+            }
+            if next.is_some() {
+                break;
+            }
+        }
+        self.grpc = Some(grpc);
+        next
+    }
+
+    fn decode(&mut self, bytes: &[u8], id: u64, io: &mut Io<'_>) -> Option<Next> {
         let Some(mut decoder) = self.decoder.take() else {
             self.grow(bytes, id, io);
             return None;
@@ -128,6 +186,14 @@ impl Body {
             self.note_broken(&decoder, id, io);
             decoder.recycle(&mut io.context.inflaters);
         }
+        if let (Some(message), Some(tx)) = (self.dns.take(), io.tx(id)) {
+            let (request, response) = ("http2.dns_request_too_long", "http2.dns_response_too_long");
+            match message.len() {
+                0 => {}
+                1..=DNS_BYTES_MAX => dns::show(tx, dir, &message),
+                _ => tx.event(if dir == Dir::ToServer { request } else { response }, dir),
+            }
+        }
         if let Some(mut form) = self.form.take() {
             form.end(&mut |part| self.part(part, id, io));
         }
@@ -147,6 +213,10 @@ impl Body {
     fn grow(&mut self, bytes: &[u8], id: u64, io: &mut Io<'_>) {
         if let Some(stream) = self.stream {
             io.grow(id, stream, bytes);
+        }
+        if let Some(dns) = &mut self.dns {
+            let room = (DNS_BYTES_MAX + 1).saturating_sub(dns.len());
+            dns.extend_from_slice(&bytes[..bytes.len().min(room)]);
         }
         if let Some(mut form) = self.form.take() {
             form.push(bytes, &mut |part| self.part(part, id, io));

@@ -10,6 +10,7 @@ use miniz_oxide::{DataFormat, MZError, MZFlush, MZStatus};
 
 use super::fields::is_token;
 use super::foreign::{Fed, Foreign};
+use crate::context::Config;
 
 /// Bytes that are handed on at once.
 pub(super) const PIECE_BYTES: usize = 8 * 1024;
@@ -75,6 +76,12 @@ pub(super) struct Limits {
     pub ratio_free_bytes: u64,
 }
 
+impl Limits {
+    pub fn of(config: &Config) -> Self {
+        Self { bytes_max: config.decoded_bytes_max, ratio_max: config.decoded_ratio_max, ratio_free_bytes: config.decoded_free_bytes }
+    }
+}
+
 /// The cap that a message has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -130,6 +137,15 @@ impl Decoder {
     /// A layer of LZMA asks for a larger dictionary than is kept.
     pub fn wants_memory(&self) -> bool {
         self.layers.iter().any(|layer| layer.wants_memory)
+    }
+
+    /// Counts on from what others of the same body have taken and given.
+    pub fn counts(&mut self, (taken, given): (u64, u64)) {
+        (self.taken, self.given) = (taken, given);
+    }
+
+    pub fn counted(&self) -> (u64, u64) {
+        (self.taken, self.given)
     }
 
     /// Bytes that came out.

@@ -2,6 +2,7 @@
 
 use super::{Body, Exchange, Http, METHODS, Origin, Scratch, Side, State, uri};
 use crate::context::Io;
+use crate::http2::Upgraded;
 use crate::names::{Buffer, BufferSet, Dir, Field, Protocol, Stage};
 use crate::protocol::Next;
 use crate::sink::Finished;
@@ -208,6 +209,9 @@ impl Http {
                 Side::Response => {
                     tunnel = exchange.is_some_and(|exchange| exchange.connect) && status.is_some_and(|status| (200..300).contains(&status));
                     tunnel |= status == Some(101) && length.is_none() && coding.is_none();
+                    if status == Some(101) && scratch.first_value(b"upgrade").is_some_and(|to| to.eq_ignore_ascii_case(b"h2c")) {
+                        self.upgraded = upgraded(tx, headers_max, field_max);
+                    }
                     interim = status == Some(100) && length.and_then(number).unwrap_or(0) == 0 && coding.is_none();
                     odd_framing(tx, dir, &scratch, chunked);
                     if interim && exchange.is_some_and(|exchange| exchange.interim) {
@@ -235,7 +239,7 @@ impl Http {
             }
         }
         if state != State::Fixed(0) && state != State::Waiting {
-            let origin = Origin { side, id };
+            let origin = Origin { side, id, dns: false };
             self.halves[dir as usize].body = Body::prepare(&scratch, origin, io);
         }
         io.context.scratch = scratch;
@@ -341,6 +345,20 @@ fn note(tx: &mut Transaction, dir: Dir, side: Side, odd: &super::fields::Odditie
             tx.event(if side == Side::Request { request } else { response }, dir);
         }
     }
+}
+
+/// The request whose upgrade to HTTP/2 was granted.
+fn upgraded(tx: &Transaction, headers_max: usize, field_max: usize) -> Option<Box<Upgraded>> {
+    let dir = Dir::ToServer;
+    let mut scratch = Scratch::default();
+    scratch.parse(tx.get(Buffer::HttpHeaderRaw, dir)?, Side::Request, headers_max, field_max);
+    let own = |bytes: Option<&[u8]>| bytes.unwrap_or_default().to_vec();
+    Some(Box::new(Upgraded {
+        method: own(tx.get(Buffer::HttpMethod, dir)),
+        target: own(tx.get(Buffer::HttpUriRaw, dir)),
+        host: scratch.first_value(b"host").map(<[u8]>::to_vec),
+        settings: scratch.first_value(b"http2-settings").map(<[u8]>::to_vec),
+    }))
 }
 
 /// What of an answer's framing and range is odd.

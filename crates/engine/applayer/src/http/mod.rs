@@ -13,6 +13,7 @@ mod body;
 mod encoding;
 mod fields;
 mod foreign;
+mod grpc;
 mod lines;
 mod message;
 mod multipart;
@@ -28,6 +29,7 @@ pub(crate) use multipart::parameter;
 pub(crate) use uri::{Target, host_and_port};
 
 use crate::context::{Config, Io};
+use crate::http2::Upgraded;
 use crate::names::{Dir, Stage};
 use crate::protocol::{Next, Parser, Probe, Step};
 use crate::sink::Finished;
@@ -131,6 +133,8 @@ pub(crate) struct Http {
     wake: bool,
     /// Other bytes have come with the last one of a message.
     more: bool,
+    /// The request of an upgrade to HTTP/2 that was granted.
+    upgraded: Option<Box<Upgraded>>,
 }
 
 /// What a response has to know of its request.
@@ -194,6 +198,7 @@ impl Http {
             header_bytes_max: config.header_bytes_max,
             wake: false,
             more: false,
+            upgraded: None,
         }
     }
 
@@ -523,6 +528,10 @@ impl Parser for Http {
         if self.halves[io.dir as usize].tx.is_some() {
             self.finish(io);
         }
+    }
+
+    fn leaves(&mut self) -> Option<Box<Upgraded>> {
+        self.upgraded.take()
     }
 
     fn wakes_other(&mut self) -> bool {

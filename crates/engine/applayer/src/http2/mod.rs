@@ -6,17 +6,21 @@
 //! Recognised by the client's preface or the server's first settings, so with prior knowledge and after an upgrade. Fields go through
 //! `hpack` into the same values as those of HTTP/1, bodies through the same decoders.
 
+mod doh;
 mod hpack;
+mod upgrade;
 
 use std::collections::BTreeMap;
 
 use crate::context::Io;
+use crate::dns;
 use crate::http::{Body, Origin, Scratch, Side, Target, fields_to_values, host_and_port, host_values};
 use crate::names::{Buffer, Dir, Field, Protocol, Stage};
 use crate::protocol::{Next, Parser, Probe, Step};
 use crate::sink::Finished;
 use crate::transaction::Transaction;
 use hpack::{Failure, Item};
+pub(crate) use upgrade::Upgraded;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEAD_BYTES: usize = 9;
@@ -76,6 +80,18 @@ pub(crate) struct Http2 {
     highest: u32,
     /// Bodies that are decompressed.
     coded: usize,
+    /// It carries DNS.
+    doh: Doh,
+    upgraded: Option<Box<Upgraded>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Doh {
+    #[default]
+    No,
+    /// Nobody was told yet.
+    New,
+    Told,
 }
 
 /// One direction of the connection.
@@ -143,6 +159,13 @@ enum Did {
 }
 
 impl Http2 {
+    const fn protocol(&self) -> Protocol {
+        match self.doh {
+            Doh::No => Protocol::Http2,
+            Doh::New | Doh::Told => Protocol::Doh2,
+        }
+    }
+
     fn step(&mut self, bytes: &[u8], io: &mut Io<'_>) -> Did {
         let dir = io.dir;
         let lane = &mut self.lanes[dir as usize];
@@ -331,7 +354,7 @@ impl Http2 {
         }
         let reused = io.dir == Dir::ToServer && stream <= self.highest && self.highest > 0;
         self.highest = self.highest.max(stream);
-        let Some(tx) = io.begin(Protocol::Http2) else {
+        let Some(tx) = io.begin(self.protocol()) else {
             io.event(None, "http2.too_many_streams");
             return Some(Next::Finished(Finished::Cap("transactions_max")));
         };
@@ -352,7 +375,7 @@ impl Http2 {
 
     /// A whole field block of `side`: of a request, an answer, or trailers.
     fn fields(&mut self, stream: u32, dir: Dir, block: &[u8], last: bool, io: &mut Io<'_>) -> Option<Next> {
-        let Self { lanes, streams, coded, .. } = self;
+        let Self { lanes, streams, coded, doh, .. } = self;
         let (headers_max, bytes_max) = (io.context.config.headers_max, io.context.config.header_bytes_max);
         let mut scratch = std::mem::take(&mut io.context.scratch);
         scratch.clear();
@@ -379,7 +402,18 @@ impl Http2 {
             let wanted = io.context.config.wanted;
             let double = io.context.config.double_decode;
             let mut interim = false;
+            let dns = !trailers && doh::is_dns(scratch.first_value(b"content-type"));
+            let asked = if dns || trailers || side == Side::Response { None } else { scratch.first_value(b":path").and_then(doh::asked) };
+            if (dns || asked.is_some()) && *doh == Doh::No {
+                *doh = Doh::New;
+            }
             if let Some(tx) = io.tx(id) {
+                if dns || asked.is_some() {
+                    tx.protocol = Protocol::Doh2;
+                }
+                if let Some(message) = asked {
+                    dns::show(tx, dir, &message);
+                }
                 show(tx, dir, &scratch, trailers);
                 if trailers {
                     fields_to_values(tx, dir, side, &scratch, &wanted);
@@ -399,7 +433,7 @@ impl Http2 {
             }
             half.begun = !interim;
             if !trailers && !interim && !last {
-                half.body = Body::prepare(&scratch, Origin { side, id }, io);
+                half.body = Body::prepare(&scratch, Origin { side, id, dns }, io);
                 *coded += usize::from(half.body.is_coded());
             }
         }
@@ -490,7 +524,7 @@ impl Http2 {
         }
         // A stream that is over: only the connection has its frames now.
         let dir = io.dir;
-        let Some(id) = io.begin(Protocol::Http2) else { return Some(Next::Finished(Finished::Cap("transactions_max"))) };
+        let Some(id) = io.begin(self.protocol()) else { return Some(Next::Finished(Finished::Cap("transactions_max"))) };
         let tx = io.tx(id)?;
         tx.integer_is(Field::Http2StreamId, dir, u64::from(head.stream));
         tx.integer_is(Field::Http2Frametype, dir, u64::from(head.kind));
@@ -498,10 +532,7 @@ impl Http2 {
             tx.integer_is(field, dir, value);
         }
         if head.kind == SETTINGS {
-            for setting in payload.chunks_exact(6) {
-                let setting = setting.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
-                tx.integer_is(Field::Http2Settings, dir, setting);
-            }
+            settings(tx, dir, payload);
         }
         if !fits {
             tx.event("http2.invalid_frame_length", dir);
@@ -537,6 +568,13 @@ impl Http2 {
                 tx.integer_is(field, dir, value);
             }
         }
+    }
+}
+
+fn settings(tx: &mut Transaction, dir: Dir, payload: &[u8]) {
+    for setting in payload.chunks_exact(6) {
+        let setting = setting.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+        tx.integer_is(Field::Http2Settings, dir, setting);
     }
 }
 
@@ -621,6 +659,9 @@ fn response(tx: &mut Transaction, scratch: &Scratch) -> bool {
 
 impl Parser for Http2 {
     fn data(&mut self, bytes: &[u8], io: &mut Io<'_>) -> Step {
+        if let Some(from) = self.upgraded.take() {
+            self.begin_upgraded(&from, io);
+        }
         let mut at = 0;
         while at < bytes.len() {
             match self.step(&bytes[at..], io) {
@@ -651,6 +692,17 @@ impl Parser for Http2 {
             }
             _ => Next::Finished(Finished::Gap),
         }
+    }
+
+    fn inherits(&mut self, from: Box<Upgraded>) {
+        self.upgraded = Some(from);
+    }
+
+    fn becomes(&mut self) -> Option<Protocol> {
+        (self.doh == Doh::New).then(|| {
+            self.doh = Doh::Told;
+            Protocol::Doh2
+        })
     }
 
     fn end(&mut self, _: &[u8], io: &mut Io<'_>) {
