@@ -101,9 +101,7 @@ pub(crate) trait Parser: Debug + Send {
     }
 
     /// What the parser before has left.
-    fn inherits(&mut self, from: Box<Upgraded>) {
-        let _ = from;
-    }
+    fn inherits(&mut self, _: Box<Upgraded>) {}
 
     /// The conversation has turned out to be a special kind of its protocol; told once.
     fn becomes(&mut self) -> Option<Protocol> {
