@@ -2,7 +2,6 @@
 //! those that need no agent (`rules`, `policy check`, `doctor`, `man` …) call the engines themselves.
 #![forbid(unsafe_code)]
 
-mod capture;
 mod completions;
 mod context;
 mod coverage;

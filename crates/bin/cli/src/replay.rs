@@ -1,287 +1,315 @@
 //! `bulkhead replay`: what these rules would make of recorded traffic, with the same engine and without an agent.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
 
-use bulkhead_api::{EventType, EventTypes};
-use bulkhead_ips::{
-    AlertEvent, Anomaly, AnomalyEvent, Checksums, Direction, DropEvent, EngineEvent, FlowEndEvent, FlowKey, OnFailure, PacketMeta,
-    Pipeline, PipelineConfig, RuleInfo,
-};
-use bulkhead_model::event::{Anomaly as AnomalyRecord, Dropped};
-use bulkhead_model::{Alert, AlertAction, DropReason, Event, EventBody, FlowRecord, Timestamp};
-use bulkhead_policy::Config;
-use serde_json::json;
+use bulkhead_eve::capture;
+use bulkhead_eve::replay::{Job, Loaded, Replay};
+use bulkhead_eve::settings::{Files, Settings};
+use bulkhead_ips::Checksums;
+use bulkhead_rules::{Severity, Variables};
+use serde_json::{Value, json};
 
-use crate::capture;
 use crate::context::Context;
-use crate::event_text::line;
 use crate::failure::{Exit, Failure};
-use crate::ruleset::{VariableArgs, load};
+use crate::output::{Colour, printable};
+use crate::ruleset::{VariableArgs, text_of};
+use crate::table::{Cell, Table};
 use crate::units::{bytes, plural};
 
-/// Ended flows looked at per packet; a capture's clock may jump.
-const EXPIRE_BUDGET: usize = 64;
-/// The same capture and rules give the same output.
-const SEED: u64 = 1;
+/// Keys without a meaning that are told one by one.
+const UNKNOWN_TOLD: usize = 20;
 
-/// Run a capture through the engine: which rules would have found what
+/// Run captures through the engine: which rules would have found what
 ///
-/// Exits with 1 when there was an alert.
+/// Settings are those of Suricata's configuration, by their names. Exits with 1 when there was an alert.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A pcap or pcapng file
-    #[arg(value_name = "CAPTURE")]
-    capture: PathBuf,
+    /// pcap or pcapng files, read one after the other
+    #[arg(value_name = "CAPTURE", required = true)]
+    captures: Vec<PathBuf>,
 
-    /// A file of rules; may be given more than once
-    #[arg(short, long, value_name = "FILE", required = true)]
+    /// A file of rules; may be given more than once, or not at all
+    #[arg(short, long, value_name = "FILE")]
     rules: Vec<PathBuf>,
+
+    /// Write events there, one a line, in the shapes of Suricata's eve.json
+    #[arg(long, value_name = "FILE")]
+    eve: Option<PathBuf>,
+
+    /// Carry out what drop and reject rules say, as mode `protect` does
+    #[arg(long, visible_aliases = ["protect", "simulate-ips"])]
+    inline: bool,
+
+    /// A setting by its name in Suricata's configuration: stream.midstream=true
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
+
+    /// A suricata.yaml; without it, what its default file says
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Whether packets with wrong checksums are left out; captures made on the sending host have many, and they mean nothing
+    /// [default: all, until a tenth of 1,000 packets is wrong]
+    #[arg(short = 'k', long, value_name = "WHICH", num_args = 0..=1, default_missing_value = "all")]
+    checksums: Option<Checks>,
 
     #[command(flatten)]
     variables: VariableArgs,
 
-    /// Carry out what drop and reject rules say, as mode `protect` does
-    #[arg(long)]
-    protect: bool,
+    /// Show only these types, with commas: alert, drop, flow, http, dns, … [default: alert, drop; with -o json: all]
+    #[arg(short = 't', long = "type", value_name = "TYPES", value_delimiter = ',')]
+    types: Vec<String>,
 
-    /// Leave out packets with wrong checksums; captures made on the sending host have many, and they mean nothing
-    #[arg(long)]
-    checksums: bool,
+    /// Options of Suricata that change nothing here
+    #[arg(long, hide = true, value_name = "MODE")]
+    runmode: Option<String>,
+    #[arg(long, hide = true)]
+    no_random: bool,
+    #[arg(long, hide = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
 
-    /// Show only these types, with commas: alert, drop, flow, anomaly [default: alert, drop]
-    #[arg(short = 't', long = "type", value_name = "TYPES")]
-    types: Option<EventTypes>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Checks {
+    All,
+    None,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim().to_owned())),
+        Some(_) | None => Err("write it as KEY=VALUE".to_owned()),
+    }
 }
 
 pub fn run(args: &Args, context: &mut Context) -> Result<Exit, Failure> {
-    let mut config = Config::default();
-    // A capture knows no workloads whose addresses home could be.
-    config.rules.variables.0.insert("HOME_NET".to_owned(), "any".to_owned());
-    let (ruleset, checked) = load(&args.rules, &args.variables, &config)?;
-    if checked.unsupported + checked.wrong > 0 {
-        eprintln!("{} of the rules do not load; see `bulkhead rules check`", checked.unsupported + checked.wrong);
+    let folders = folders(args);
+    let files = Beside { folders: &folders };
+    let settings = settings(args, &files)?;
+    let rules: Vec<(String, String)> =
+        args.rules.iter().map(|file| Ok((file.display().to_string(), text_of(file)?))).collect::<Result<_, Failure>>()?;
+    let job = Job {
+        settings: &settings,
+        rules: &rules,
+        beside: args.variables.texts()?,
+        inline: args.inline,
+        checksums: args.checksums.map(|checks| match checks {
+            Checks::All => Checksums::Verify,
+            Checks::None => Checksums::Ignore,
+        }),
+        files: &files,
+    };
+    let (mut replay, loaded) = Replay::new(job);
+    complain(&settings, &loaded);
+    let mut written = Written::new(args, &replay)?;
+    let (mut skipped, mut broken) = (0, false);
+    for path in &args.captures {
+        let file = File::open(path).map_err(|error| Failure::File(path.clone(), error))?;
+        let read = capture::read(file, |packet| {
+            replay.packet(packet);
+            written.lines(&mut replay, context)
+        });
+        let read = match read {
+            Ok(read) => read,
+            Err(capture::Failed::Each(failure)) => return Err(failure),
+            Err(capture::Failed::NotOne(_)) => {
+                let help = "pcap and pcapng files are read; a compressed one must be unpacked";
+                return Err(Failure::usage(format!("`{}` is not a capture", path.display()), help));
+            }
+        };
+        skipped += read.skipped;
+        if let Some(reason) = &read.broken {
+            broken = true;
+            eprintln!("{}: {reason}, after {}", path.display(), plural(replay.counts.packets, "packet"));
+        }
     }
-    let types = args.types.unwrap_or_else(|| [EventType::Alert, EventType::Drop].into_iter().collect());
-    let mut shown = Shown { types, next_id: 1, alerts: 0, blocked: 0 };
-    let mut pipeline = Pipeline::new(pipeline_config(&config, args.checksums), ruleset, SEED);
-    let (mut packets, mut carried, mut clock) = (0_u64, 0_u64, Timestamp::default());
-    let read = capture::read(&args.capture, |packet| {
-        packets += 1;
-        carried += u64::from(packet.len_on_wire);
-        clock = clock.max(packet.at);
-        pipeline.expire(packet.at, EXPIRE_BUDGET);
-        let meta = PacketMeta::captured(packet.link, packet.len_on_wire, args.protect);
-        let verdict = pipeline.packet(packet.at, &meta, packet.bytes, &mut ()).verdict;
-        shown.blocked += u64::from(!verdict.passes());
-        pipeline.drain_events().try_for_each(|event| shown.event(event, context))
-    })?;
-    pipeline.finish(clock);
-    pipeline.drain_events().try_for_each(|event| shown.event(event, context))?;
-    if let Some(reason) = &read.broken {
-        eprintln!("{reason}, after {}", plural(packets, "packet"));
-    }
-    let Shown { alerts, blocked, .. } = shown;
+    replay.finish();
+    written.lines(&mut replay, context)?;
+    written.close()?;
+    let counts = replay.counts;
     if context.json() {
-        let stats =
-            json!({ "replay": { "packets": packets, "bytes": carried, "skipped": read.skipped, "alerts": alerts, "blocked": blocked } });
-        context.out.json_line(&Event { event_id: shown.next_id, body: EventBody::Stats { stats }, ..blank(clock) })?;
+        let stats = json!({ "packets": counts.packets, "bytes": counts.bytes, "skipped": skipped, "alerts": counts.alerts, "blocked": counts.blocked });
+        context.out.json_line(&json!({ "event_type": "stats", "stats": { "replay": stats } }))?;
     } else {
-        let skipped =
-            if read.skipped == 0 { String::new() } else { format!(", {} of links that are not read", plural(read.skipped, "packet")) };
+        summary(&written.counted, context)?;
+        let skipped = if skipped == 0 { String::new() } else { format!(", {} of links that are not read", plural(skipped, "packet")) };
         let text = format!(
             "{} ({}){skipped}; {}, {} blocked",
-            plural(packets, "packet"),
-            bytes(carried),
-            plural(alerts, "alert"),
-            plural(blocked, "packet")
+            plural(counts.packets, "packet"),
+            bytes(counts.bytes),
+            plural(counts.alerts, "alert"),
+            plural(counts.blocked, "packet")
         );
         context.out.line(&text)?;
     }
-    Ok(match (read.broken.is_some(), alerts) {
+    Ok(match (broken, counts.alerts) {
         (_, 1..) => Exit::Findings,
         (true, 0) => Exit::Usage,
         (false, 0) => Exit::Ok,
     })
 }
 
-/// As the agent inspects with an untouched configuration.
-fn pipeline_config(config: &Config, verify: bool) -> PipelineConfig {
-    let mut pipeline = PipelineConfig {
-        stream_depth: config.inspect.stream_depth.0,
-        on_cap: OnFailure::Pass,
-        on_unverifiable: OnFailure::Drop,
-        checksum: if verify { Checksums::Verify } else { Checksums::Ignore },
-        ..PipelineConfig::default()
+/// Where files that settings name are looked for: beside the configuration, beside the rules, here.
+fn folders(args: &Args) -> Vec<PathBuf> {
+    let of = |file: &PathBuf| file.parent().map(Path::to_owned);
+    args.config.iter().chain(&args.rules).filter_map(of).chain([PathBuf::new()]).collect()
+}
+
+struct Beside<'a> {
+    folders: &'a [PathBuf],
+}
+
+impl Files for Beside<'_> {
+    fn read(&self, name: &str) -> Option<Vec<u8>> {
+        self.folders.iter().find_map(|folder| crate::ruleset::bytes_of(&folder.join(name)).ok())
+    }
+}
+
+fn settings(args: &Args, files: &Beside<'_>) -> Result<Settings, Failure> {
+    let mut settings = match &args.config {
+        None => {
+            let mut settings = Settings::builtin();
+            // A capture knows no workloads whose addresses home could be.
+            settings.set("vars.address-groups.HOME_NET", "any");
+            settings
+        }
+        Some(file) => {
+            let refused = |error: bulkhead_eve::yaml::Refused| {
+                Failure::usage(format!("`{}`: {error}", file.display()), "it is read as a suricata.yaml")
+            };
+            Settings::read(&text_of(file)?, files).map_err(refused)?
+        }
     };
-    pipeline.flow.flows_max = config.inspect.flows_max as usize;
-    pipeline
+    let known = Variables::default();
+    for (name, value) in args.variables.given() {
+        let group = if known.is_port(name) { "port-groups" } else { "address-groups" };
+        settings.set(&format!("vars.{group}.{name}"), value);
+    }
+    for (key, value) in &args.set {
+        settings.set(key, value);
+    }
+    Ok(settings)
 }
 
-struct Shown {
-    types: EventTypes,
+/// On standard error: rules that do not load, settings that mean nothing here.
+fn complain(settings: &Settings, loaded: &Loaded) {
+    let bad = loaded.unsupported + loaded.wrong;
+    if bad > 0 {
+        eprintln!("{bad} of the rules do not load; see `bulkhead rules check`");
+        for (file, found) in loaded.diagnostics.iter().filter(|(_, found)| found.severity != Severity::Warning).take(UNKNOWN_TOLD) {
+            eprintln!("{}:{}: {}", printable(file), found.span.line, printable(&found.message));
+        }
+    }
+    let unknown = settings.unknown();
+    for unknown in unknown.iter().take(UNKNOWN_TOLD) {
+        eprintln!("warning: the setting `{}` means nothing here", printable(&unknown.key));
+    }
+    if unknown.len() > UNKNOWN_TOLD {
+        eprintln!("warning: {} settings mean nothing here", unknown.len());
+    }
+}
+
+/// Lines on their way to files and to the reader.
+struct Written {
+    /// By the log's number.
+    files: Vec<Option<(PathBuf, BufWriter<File>)>>,
+    types: Vec<String>,
     next_id: u64,
-    alerts: u64,
-    blocked: u64,
+    counted: BTreeMap<String, u64>,
 }
 
-impl Shown {
-    fn event(&mut self, event: EngineEvent, context: &mut Context) -> Result<(), Failure> {
-        self.alerts += u64::from(matches!(event, EngineEvent::Alert(_)));
-        let Some(mut event) = eve(event) else { return Ok(()) };
-        if !self.types.contains(EventType::of(&event.body)) {
+impl Written {
+    /// The first log, or the one called `eve.json`, goes where `--eve` says; others beside it under their own names.
+    fn new(args: &Args, replay: &Replay) -> Result<Self, Failure> {
+        let mut files: Vec<Option<(PathBuf, BufWriter<File>)>> = replay.logs().iter().map(|_| None).collect();
+        if let Some(eve) = &args.eve {
+            let main = replay.logs().iter().position(|log| log.file == "eve.json").unwrap_or(0);
+            for (number, log) in replay.logs().iter().enumerate() {
+                let own = Path::new(&log.file).file_name().map(|name| eve.with_file_name(name));
+                let path = if number == main { eve.clone() } else { own.unwrap_or_else(|| eve.clone()) };
+                let file = File::create(&path).map_err(|error| Failure::File(path.clone(), error))?;
+                files[number] = Some((path, BufWriter::new(file)));
+            }
+        }
+        Ok(Self { files, types: args.types.clone(), next_id: 1, counted: BTreeMap::new() })
+    }
+
+    fn lines(&mut self, replay: &mut Replay, context: &mut Context) -> Result<(), Failure> {
+        for (number, line) in replay.lines() {
+            if let Some(Some((path, file))) = self.files.get_mut(number) {
+                writeln!(file, "{line}").map_err(|error| Failure::File(path.clone(), error))?;
+            }
+            if number == 0 {
+                self.show(&line, context)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, line: &Value, context: &mut Context) -> Result<(), Failure> {
+        let kind = line.get("event_type").and_then(Value::as_str).unwrap_or_default();
+        *self.counted.entry(kind.to_owned()).or_default() += 1;
+        let wanted = match (self.types.is_empty(), context.json()) {
+            (false, _) => self.types.iter().any(|wanted| wanted == kind),
+            (true, true) => true,
+            (true, false) => matches!(kind, "alert" | "drop"),
+        };
+        if !wanted {
             return Ok(());
         }
-        event.event_id = self.next_id;
+        let id = self.next_id;
         self.next_id += 1;
         if context.json() {
-            return context.out.json_line(&event);
+            return context.out.json_line(line);
         }
-        let line = line(&event, context.out.style());
-        context.out.line(&line)
+        let text = text(line, id, context);
+        context.out.line(&text)
+    }
+
+    fn close(&mut self) -> Result<(), Failure> {
+        for (path, file) in self.files.iter_mut().flatten() {
+            file.flush().map_err(|error| Failure::File(path.clone(), error))?;
+        }
+        Ok(())
     }
 }
 
-/// An event of the engine as EVE has it; a capture knows no workloads.
-fn eve(event: EngineEvent) -> Option<Event> {
-    Some(match event {
-        // Not asked for: `PipelineConfig::transactions`.
-        EngineEvent::Transaction(_) => return None,
-        EngineEvent::Alert(event) => of_alert(&event),
-        EngineEvent::Drop(event) => of_drop(&event),
-        EngineEvent::FlowEnd(event) => of_flow(&event),
-        EngineEvent::Anomaly(event) => of_anomaly(&event),
-    })
-}
-
-fn of_alert(event: &AlertEvent) -> Event {
-    let flow = FlowRecord {
-        pkts_toserver: event.to_server.packets,
-        pkts_toclient: event.to_client.packets,
-        bytes_toserver: event.to_server.bytes,
-        bytes_toclient: event.to_client.bytes,
-        start: event.flow_start,
-        alerted: true,
-        ..FlowRecord::default()
+/// `2026-11-23 12:00:01       1  alert      198.51.100.2 -> 198.51.100.3:53 UDP  [allowed] seen (sid 1)`
+fn text(line: &Value, id: u64, context: &Context) -> String {
+    let of =
+        |path: &str| line.pointer(path).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)).unwrap_or_default();
+    let kind = of("/event_type");
+    let rule = || format!("{} (sid {})", of("/alert/signature"), of("/alert/signature_id"));
+    let (said, colour) = match kind.as_str() {
+        "alert" if of("/would_have_blocked") == "true" => (format!("[would block] {}", rule()), Colour::Warn),
+        "alert" if of("/alert/action") == "blocked" => (format!("[blocked] {}", rule()), Colour::Bad),
+        "alert" => (format!("[allowed] {}", rule()), Colour::Warn),
+        "drop" => (format!("[blocked] {}", of("/drop/reason")), Colour::Bad),
+        "flow" => (
+            format!("{}, {} B to server, {} B to client", of("/flow/state"), of("/flow/bytes_toserver"), of("/flow/bytes_toclient")),
+            Colour::Faint,
+        ),
+        "anomaly" => (format!("{} {}", of("/anomaly/type"), of("/anomaly/event")), Colour::Warn),
+        other => (line.get(other).map(Value::to_string).unwrap_or_default(), Colour::Plain),
     };
-    let body = EventBody::Alert { alert: alert(&event.rule, event.blocked, event.would_have_blocked), flow: Some(flow) };
-    Event { body, direction: event.direction.map(direction), ..between(event.at, Some(&event.key)) }
-}
-
-fn of_drop(event: &DropEvent) -> Event {
-    let reason = drop_reason(event.reason);
-    let explanation = match &event.rule {
-        Some(rule) => format!("rule {}:{} `{}` of {}:{}", rule.gid, rule.sid, rule.msg, rule.source, rule.line),
-        None => reason.clone(),
+    let port = match of("/dest_port").as_str() {
+        "" => String::new(),
+        port => format!(":{port}"),
     };
-    let drop = Dropped {
-        verdict: if event.carried_out { "blocked" } else { "would-block" }.to_owned(),
-        reason,
-        explanation,
-        len: event.len,
-        tier: "engine".to_owned(),
-    };
-    let alert = event.rule.as_deref().map(|rule| alert(rule, event.carried_out, !event.carried_out));
-    Event { body: EventBody::Drop { drop, alert }, direction: event.direction.map(direction), ..between(event.at, Some(&event.key)) }
+    let time = of("/timestamp").get(..19).unwrap_or_default().replace('T', " ");
+    let style = context.out.style();
+    let parties = format!("{} -> {}{port} {}", of("/src_ip"), of("/dest_ip"), of("/proto"));
+    format!("{}  {id:>6}  {kind:<9}  {parties}  {}", style.paint(&time, Colour::Faint), style.paint(&printable(&said), colour))
 }
 
-fn of_flow(event: &FlowEndEvent) -> Event {
-    let flow = FlowRecord {
-        pkts_toserver: event.to_server.packets,
-        pkts_toclient: event.to_client.packets,
-        bytes_toserver: event.to_server.bytes,
-        bytes_toclient: event.to_client.bytes,
-        start: Some(event.start),
-        end: Some(event.last),
-        age: Some(event.last.since(event.start) / 1_000_000_000),
-        state: Some(if event.bypassed.is_some() { "bypassed" } else { event.state }.to_owned()),
-        reason: Some(event.why.name().to_owned()),
-        alerted: event.alerted,
-    };
-    Event { body: EventBody::Flow { flow }, ..between(event.at, Some(&event.key)) }
-}
-
-fn of_anomaly(event: &AnomalyEvent) -> Event {
-    let (kind, name) = match event.what {
-        Anomaly::Decode(what) => ("decode", what.name().to_owned()),
-        Anomaly::Stream(name) => ("stream", format!("stream.{name}")),
-    };
-    let anomaly = AnomalyRecord { r#type: kind.to_owned(), event: name };
-    Event { body: EventBody::Anomaly { anomaly }, ..between(event.at, event.key.as_ref()) }
-}
-
-fn alert(rule: &RuleInfo, blocked: bool, would_have_blocked: bool) -> Alert {
-    let mut metadata = std::collections::BTreeMap::<String, Vec<String>>::new();
-    for (key, value) in &rule.metadata {
-        metadata.entry(key.clone()).or_default().push(value.clone());
+fn summary(counted: &BTreeMap<String, u64>, context: &mut Context) -> Result<(), Failure> {
+    let mut table = Table::new(["EVENT", "COUNT"]);
+    for (kind, count) in counted {
+        table.row([Cell::new(kind), Cell::number(count.to_string())]);
     }
-    Alert {
-        action: if blocked { AlertAction::Blocked } else { AlertAction::Allowed },
-        gid: rule.gid,
-        signature_id: rule.sid,
-        rev: rule.rev,
-        signature: rule.msg.clone(),
-        category: rule.category.clone(),
-        severity: rule.priority,
-        metadata,
-        references: rule.references.iter().map(|(system, value)| format!("{system},{value}")).collect(),
-        rule_source: Some(format!("{}:{}", rule.source, rule.line)),
-        would_have_blocked,
-    }
-}
-
-/// The model's own word for it.
-fn drop_reason(reason: DropReason) -> String {
-    serde_json::to_value(reason).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
-}
-
-fn direction(direction: Direction) -> String {
-    match direction {
-        Direction::ToServer => "to_server",
-        Direction::ToClient => "to_client",
-    }
-    .to_owned()
-}
-
-fn between(at: Timestamp, key: Option<&FlowKey>) -> Event {
-    let Some(key) = key else { return blank(at) };
-    let ports = matches!(key.proto, 6 | 17 | 132);
-    Event {
-        flow_id: (key.id != 0).then_some(key.id),
-        src_ip: Some(key.src.addr),
-        src_port: ports.then_some(key.src.port),
-        dest_ip: Some(key.dst.addr),
-        dest_port: ports.then_some(key.dst.port),
-        proto: Some(protocol(key.proto)),
-        ..blank(at)
-    }
-}
-
-/// As EVE writes it.
-fn protocol(number: u8) -> String {
-    match number {
-        1 => "ICMP".to_owned(),
-        6 => "TCP".to_owned(),
-        17 => "UDP".to_owned(),
-        58 => "IPv6-ICMP".to_owned(),
-        132 => "SCTP".to_owned(),
-        other => format!("{other:03}"),
-    }
-}
-
-fn blank(timestamp: Timestamp) -> Event {
-    Event {
-        timestamp,
-        event_id: 0,
-        flow_id: None,
-        in_iface: None,
-        src_ip: None,
-        src_port: None,
-        dest_ip: None,
-        dest_port: None,
-        proto: None,
-        app_proto: None,
-        direction: None,
-        workload: None,
-        body: EventBody::Stats { stats: json!({}) },
-    }
+    let (style, width) = (context.out.style(), None);
+    table.render(style, width).iter().try_for_each(|line| context.out.line(line))
 }

@@ -79,6 +79,16 @@ pub struct VariableArgs {
 }
 
 impl VariableArgs {
+    /// Variables by name.
+    pub fn given(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Kind, name and text of each file beside the rules.
+    pub fn texts(&self) -> Result<Vec<(Beside, String, String)>, Failure> {
+        self.beside().map(read_beside).collect()
+    }
+
     fn beside(&self) -> impl Iterator<Item = (Beside, &PathBuf)> {
         [
             (Beside::Classification, &self.classification),
@@ -96,9 +106,12 @@ impl VariableArgs {
 
 /// The files beside the rules, read.
 pub fn library<'a>(files: impl IntoIterator<Item = (Beside, &'a PathBuf)>) -> Result<Library, Failure> {
-    let read = |(kind, file): (Beside, &PathBuf)| Ok((kind, file.display().to_string(), text_of(file)?));
-    let texts: Vec<(Beside, String, String)> = files.into_iter().map(read).collect::<Result<_, Failure>>()?;
+    let texts: Vec<(Beside, String, String)> = files.into_iter().map(read_beside).collect::<Result<_, Failure>>()?;
     Ok(library_of(&texts))
+}
+
+fn read_beside((kind, file): (Beside, &PathBuf)) -> Result<(Beside, String, String), Failure> {
+    Ok((kind, file.display().to_string(), text_of(file)?))
 }
 
 /// Kind, name and text of each file.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use bulkhead_model::{Event, EventBody};
+use serde_json::Value;
 
 struct TestDir(PathBuf);
 
@@ -119,18 +119,41 @@ fn protect_carries_out_what_the_rules_say() {
     let (capture, rules) = (dir.file("c", &pcap(&packets())), dir.file("r", RULES.as_bytes()));
     let output = replay(&capture, &rules, &["--protect", "-o", "json"]);
     assert_eq!(output.status.code(), Some(1));
-    let events: Vec<Event> = text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let blocked: Vec<&str> = events
-        .iter()
-        .filter_map(|event| match &event.body {
-            EventBody::Drop { drop, .. } => Some(drop.reason.as_str()),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(blocked, ["rule", "flow"], "the flow is condemned with its first packet");
-    let Some(EventBody::Stats { stats }) = events.last().map(|event| &event.body) else { panic!("{events:?}") };
-    assert_eq!((&stats["replay"]["packets"], &stats["replay"]["blocked"], &stats["replay"]["alerts"]), (&4.into(), &2.into(), &2.into()));
-    assert_eq!(events.iter().map(|event| event.event_id).collect::<Vec<_>>(), (1..=events.len() as u64).collect::<Vec<_>>());
+    let events: Vec<Value> = text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let reasons: Vec<&Value> = events.iter().filter(|event| event["event_type"] == "drop").map(|event| &event["drop"]["reason"]).collect();
+    assert_eq!(reasons, ["rules"], "what matches in a packet takes the packet, as in the reference engine");
+    let stats = &events.last().expect("a summary")["stats"]["replay"];
+    assert_eq!((&stats["packets"], &stats["blocked"], &stats["alerts"]), (&4.into(), &1.into(), &2.into()));
+}
+
+#[test]
+fn events_go_to_a_file_with_the_settings_of_a_suricata_yaml() {
+    let dir = TestDir::new();
+    let (capture, rules) = (dir.file("c", &pcap(&packets())), dir.file("r", RULES.as_bytes()));
+    let config = dir.file("suricata.yaml", b"%YAML 1.1\n---\noutputs:\n- eve-log:\n    filename: eve.json\n    types: [alert]\n- eve-log:\n    filename: flows.json\n    types:\n    - flow\nnonsense: 1\n");
+    let eve = dir.0.join("out.json");
+    let names = [config.to_str().unwrap(), eve.to_str().unwrap()];
+    let output = replay(&capture, &rules, &["-k", "none", "--config", names[0], "--eve", names[1], "--set", "stream.midstream=true"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("the setting `nonsense` means nothing here"), "{}", text(&output.stderr));
+    let types = |path: &Path| -> Vec<String> {
+        let lines = fs::read_to_string(path).unwrap();
+        lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["event_type"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(types(&eve), ["alert", "alert"]);
+    assert_eq!(types(&dir.0.join("flows.json")), ["flow", "flow", "flow"]);
+}
+
+#[test]
+fn several_captures_are_one_conversation_and_no_rules_are_needed() {
+    let dir = TestDir::new();
+    let halves = [dir.file("a", &pcap(&packets()[..2])), dir.file("b", &pcapng(&packets()[2..]))];
+    let command =
+        |more: &[&str]| Command::new(env!("CARGO_BIN_EXE_bulkhead")).env_clear().arg("replay").args(&halves).args(more).output().unwrap();
+    let output = command(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).ends_with("4 packets (209 B); 0 alerts, 0 packets blocked\n"), "{}", text(&output.stdout));
+    assert_eq!(command(&["-o", "json"]).stdout, command(&["-o", "json"]).stdout, "the same input gives the same output");
 }
 
 #[test]
@@ -138,7 +161,10 @@ fn nothing_found_is_no_finding() {
     let dir = TestDir::new();
     let (capture, rules) = (dir.file("c", &pcap(&packets()[..1])), dir.file("r", RULES.as_bytes()));
     let output = replay(&capture, &rules, &[]);
-    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "1 packet (47 B); 0 alerts, 0 packets blocked\n"));
+    assert_eq!(
+        (output.status.code(), text(&output.stdout)),
+        (Some(0), "EVENT  COUNT\nflow       1\nstats      1\n1 packet (47 B); 0 alerts, 0 packets blocked\n")
+    );
 }
 
 #[test]

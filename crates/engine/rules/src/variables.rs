@@ -176,9 +176,13 @@ impl VariableError {
 impl Variables {
     /// Gives a variable its value. It is one of ports when its name ends so, or is known as such.
     pub fn define(&mut self, name: &str, value: &str) {
-        let ports = name.ends_with("_PORTS") || name.ends_with("_PORT") || self.ports.contains_key(name);
-        let map = if ports { &mut self.ports } else { &mut self.addresses };
+        let map = if self.is_port(name) { &mut self.ports } else { &mut self.addresses };
         map.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Whether a variable is one of ports: its name ends so, or is known as such.
+    pub fn is_port(&self, name: &str) -> bool {
+        name.ends_with("_PORTS") || name.ends_with("_PORT") || self.ports.contains_key(name)
     }
 
     /// The addresses that an expression stands for. None, when variables make it so (`!$HOME_NET` where that is `any`): the rule is

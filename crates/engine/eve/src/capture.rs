@@ -1,15 +1,12 @@
 //! Capture files, packet by packet: pcap and pcapng.
 //! Sources: draft-ietf-opsawg-pcap, draft-ietf-opsawg-pcapng.
 
-use std::fs::File;
-use std::path::Path;
+use std::io::Read;
 
 use bulkhead_ips::LinkType;
 use bulkhead_model::Timestamp;
 use pcap_parser::traits::PcapReaderIterator;
 use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader};
-
-use crate::failure::Failure;
 
 /// Bytes held at a time, and so the largest packet. Captures are cut at 256 KiB by every program that writes them.
 const BUFFER_BYTES: usize = 2 * 1024 * 1024;
@@ -19,6 +16,7 @@ const NANOS: u128 = 1_000_000_000;
 
 const CUT: &str = "the capture ends within a packet";
 
+#[derive(Debug, Clone, Copy)]
 pub struct Packet<'a> {
     pub at: Timestamp,
     pub link: LinkType,
@@ -29,30 +27,38 @@ pub struct Packet<'a> {
 
 /// What was in the file besides packets given to `each`.
 #[derive(Debug, Default)]
-pub struct Read {
+pub struct Ended {
     /// Packets of links that are not read.
     pub skipped: u64,
     /// Why the file ends before its end.
     pub broken: Option<String>,
 }
 
+/// It begins neither as a pcap nor as a pcapng file does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a capture: pcap and pcapng files are read, and a compressed one must be unpacked")]
+pub struct NotOne;
+
+/// Why reading ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed<E> {
+    #[error(transparent)]
+    NotOne(NotOne),
+    /// What `each` said.
+    #[error("{0}")]
+    Each(E),
+}
+
 /// Calls `each` for every packet. A file that breaks off gives what it has up to there.
-pub fn read(path: &Path, mut each: impl FnMut(&Packet<'_>) -> Result<(), Failure>) -> Result<Read, Failure> {
-    let file = File::open(path).map_err(|error| Failure::File(path.to_owned(), error))?;
-    let not_one = |_| {
-        Failure::usage(
-            format!("`{}` is not a capture", path.display()),
-            "pcap and pcapng files are read; a compressed one must be unpacked",
-        )
-    };
-    let mut reader = create_reader(BUFFER_BYTES, file).map_err(not_one)?;
+pub fn read<E>(file: impl Read + Send + 'static, mut each: impl FnMut(&Packet<'_>) -> Result<(), E>) -> Result<Ended, Failed<E>> {
+    let mut reader = create_reader(BUFFER_BYTES, file).map_err(|_| Failed::NotOne(NotOne))?;
     let mut file = Links::default();
-    let mut read = Read::default();
+    let mut read = Ended::default();
     loop {
         let broken = match reader.next() {
             Ok((offset, block)) => {
                 match file.packet(&block) {
-                    Found::Packet(packet) => each(&packet)?,
+                    Found::Packet(packet) => each(&packet).map_err(Failed::Each)?,
                     Found::Unread => read.skipped += 1,
                     Found::Nothing => {}
                 }

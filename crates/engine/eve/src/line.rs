@@ -1,0 +1,278 @@
+//! Events of the engine as lines of EVE.
+
+use std::net::IpAddr;
+
+use bulkhead_ips::applayer::Protocol;
+use bulkhead_ips::{
+    AlertEvent, Anomaly, AnomalyEvent, Direction, DropEvent, Endpoint, FlowEndEvent, FlowKey, Record, RuleInfo, TransactionEvent,
+};
+use bulkhead_model::{DropReason, Timestamp};
+use serde_json::{Value, json};
+
+use crate::base64;
+use crate::log::EveLog;
+use crate::packet::Seen;
+use crate::record::{self, Entry, Object};
+
+/// Where in a capture an event happened.
+#[derive(Debug, Clone, Copy)]
+pub struct At<'a> {
+    /// The packet's number, from 1. `None`: behind the last one.
+    pub number: Option<u64>,
+    pub seen: Option<&'a Seen>,
+    pub frame: Option<&'a [u8]>,
+}
+
+/// Text of a line's fields so far.
+pub struct Line {
+    fields: Object,
+}
+
+impl Line {
+    pub fn new(time: Timestamp, event_type: &str) -> Self {
+        let mut line = Self { fields: Object::new() };
+        line.put("timestamp", time.to_string());
+        line.put("event_type", event_type);
+        line
+    }
+
+    pub fn put(&mut self, name: &str, value: impl Into<Value>) {
+        self.fields.insert(name.to_owned(), value.into());
+    }
+
+    pub fn put_some(&mut self, name: &str, value: Option<impl Into<Value>>) {
+        if let Some(value) = value {
+            self.put(name, value);
+        }
+    }
+
+    pub fn object(self) -> Value {
+        Value::Object(self.fields)
+    }
+
+    /// Ends, flow and packet.
+    fn place(&mut self, key: &FlowKey, at: &At<'_>, log: &EveLog) {
+        if key.id != 0 {
+            self.put("flow_id", key.id);
+        }
+        self.put_some("pcap_cnt", at.number);
+        if let Some(seen) = at.seen {
+            seen.head(&mut self.fields, log);
+            self.put("pkt_src", seen.source());
+        } else if at.number.is_none() {
+            self.put("pkt_src", "stream (flow timeout)");
+        }
+        self.ends(key, log);
+        if let Some((kind, code)) = at.seen.and_then(|seen| seen.icmp()).filter(|_| matches!(key.proto, 1 | 58)) {
+            self.put("icmp_type", kind);
+            self.put("icmp_code", code);
+        }
+    }
+
+    fn ends(&mut self, key: &FlowKey, log: &EveLog) {
+        self.put("src_ip", address(key.src.addr));
+        self.put("dest_ip", address(key.dst.addr));
+        if matches!(key.proto, 6 | 17 | 132) {
+            self.put("src_port", key.src.port);
+            self.put("dest_port", key.dst.port);
+        }
+        self.put("proto", protocol(key.proto));
+        self.put("ip_v", if key.src.addr.is_ipv4() { 4 } else { 6 });
+        if let Some(seed) = log.community_id {
+            self.put("community_id", crate::community::id(key, seed));
+        }
+    }
+}
+
+/// `record`: of the transaction in which it was found.
+pub fn alert(event: &AlertEvent, at: At<'_>, log: &EveLog) -> Value {
+    let mut line = Line::new(event.at, "alert");
+    line.place(&event.key, &at, log);
+    line.put_some("tx_id", event.tx);
+    line.put("alert", rule(&event.rule, event.blocked, log));
+    if event.would_have_blocked {
+        line.put("would_have_blocked", true);
+    }
+    line.put_some("app_proto", event.app.map(app_proto));
+    line.put_some("direction", event.direction.map(Direction::name));
+    if log.alert.app_layer
+        && let (Some(app), Some(record)) = (event.app, &event.record)
+    {
+        objects(&mut line, app, record, log);
+    }
+    if log.alert.flow_record
+        && let Some(start) = event.flow_start
+    {
+        let (client, server) = match event.direction {
+            Some(Direction::ToClient) => (event.key.dst, event.key.src),
+            Some(Direction::ToServer) | None => (event.key.src, event.key.dst),
+        };
+        let mut flow = Object::new();
+        flow.insert("pkts_toserver".into(), json!(event.to_server.packets));
+        flow.insert("pkts_toclient".into(), json!(event.to_client.packets));
+        flow.insert("bytes_toserver".into(), json!(event.to_server.bytes));
+        flow.insert("bytes_toclient".into(), json!(event.to_client.bytes));
+        flow.insert("start".into(), json!(start.to_string()));
+        flow_ends(&mut flow, client, server, event.key.proto);
+        line.put("flow", flow);
+    }
+    if log.alert.verdict {
+        line.put("verdict", json!({ "action": if event.blocked { "drop" } else { "alert" } }));
+    }
+    if log.alert.packet
+        && let Some(frame) = at.frame
+    {
+        line.put("packet", base64::encode(frame));
+    }
+    line.put("stream", u8::from(event.stream));
+    line.object()
+}
+
+fn flow_ends(flow: &mut Object, client: Endpoint, server: Endpoint, proto: u8) {
+    flow.insert("src_ip".into(), json!(address(client.addr)));
+    flow.insert("dest_ip".into(), json!(address(server.addr)));
+    if matches!(proto, 6 | 17 | 132) {
+        flow.insert("src_port".into(), json!(client.port));
+        flow.insert("dest_port".into(), json!(server.port));
+    }
+}
+
+fn rule(rule: &RuleInfo, blocked: bool, log: &EveLog) -> Value {
+    let mut alert = Object::new();
+    alert.insert("action".into(), json!(if blocked { "blocked" } else { "allowed" }));
+    alert.insert("gid".into(), json!(rule.gid));
+    alert.insert("signature_id".into(), json!(rule.sid));
+    alert.insert("rev".into(), json!(rule.rev));
+    alert.insert("signature".into(), json!(rule.msg));
+    alert.insert("category".into(), json!(rule.category));
+    alert.insert("severity".into(), json!(rule.priority));
+    if log.alert.rule_metadata && !rule.metadata.is_empty() {
+        let mut metadata = Object::new();
+        for (key, value) in &rule.metadata {
+            if let Value::Array(values) = metadata.entry(key.clone()).or_insert_with(|| json!([])) {
+                values.push(json!(value));
+            }
+        }
+        alert.insert("metadata".into(), Value::Object(metadata));
+    }
+    if log.alert.rule_reference && !rule.references.is_empty() {
+        let all: Vec<String> = rule.references.iter().map(|(system, value)| format!("{system}{value}")).collect();
+        alert.insert("references".into(), json!(all));
+    }
+    Value::Object(alert)
+}
+
+/// Puts the objects of a transaction's record beside.
+fn objects(line: &mut Line, protocol: Protocol, found: &Record, log: &EveLog) {
+    if let Some(Entry { objects, .. }) = record::entry(protocol, found, &log.record) {
+        for (name, object) in objects {
+            line.put(name, object);
+        }
+    }
+}
+
+/// `None`: nothing is logged of it.
+pub fn transaction(event: &TransactionEvent, at: At<'_>, log: &EveLog) -> Option<Value> {
+    let Entry { event_type, objects } = record::entry(event.protocol, &event.record, &log.record)?;
+    if !log.takes(event_type) {
+        return None;
+    }
+    let mut line = Line::new(event.at, event_type);
+    line.place(&event.key, &at, log);
+    line.put("tx_id", event.id);
+    for (name, object) in objects {
+        line.put(name, object);
+    }
+    Some(line.object())
+}
+
+pub fn dropped(event: &DropEvent, at: At<'_>, log: &EveLog) -> Value {
+    let mut line = Line::new(event.at, "drop");
+    line.place(&event.key, &at, log);
+    line.put_some("direction", event.direction.map(Direction::name));
+    let mut drop = at.seen.map(|seen| seen.headers(event.len)).unwrap_or_default();
+    drop.insert("reason".into(), json!(drop_reason(event.reason)));
+    line.put("drop", drop);
+    if let Some(found) = event.rule.as_deref().filter(|_| log.drop.alerts) {
+        line.put("alert", rule(found, true, log));
+    }
+    if log.drop.verdict {
+        line.put("verdict", json!({ "action": "drop" }));
+    }
+    line.object()
+}
+
+/// As Suricata's `packet drop reason`.
+fn drop_reason(reason: DropReason) -> &'static str {
+    match reason {
+        DropReason::Rule => "rules",
+        DropReason::Flow => "flow drop",
+        DropReason::Malformed => "decode error",
+        DropReason::StreamConflict => "stream error",
+        DropReason::Unverifiable => "stream error",
+        DropReason::Cap => "stream memcap",
+        DropReason::Segment | DropReason::FailClosed | DropReason::UnknownInterface => "default packet policy",
+    }
+}
+
+pub fn anomaly(event: &AnomalyEvent, at: At<'_>, log: &EveLog) -> Option<Value> {
+    let (kind, name) = match event.what {
+        Anomaly::Decode(what) if log.anomaly.decode => ("decode", format!("decoder.{}", what.name())),
+        Anomaly::Stream(name) if log.anomaly.stream => ("stream", format!("stream.{name}")),
+        Anomaly::Decode(_) | Anomaly::Stream(_) => return None,
+    };
+    let mut line = Line::new(event.at, "anomaly");
+    match &event.key {
+        Some(key) => line.place(key, &at, log),
+        None => line.put_some("pcap_cnt", at.number),
+    }
+    line.put("anomaly", json!({ "type": kind, "event": name }));
+    Some(line.object())
+}
+
+pub fn flow(event: &FlowEndEvent, log: &EveLog) -> Value {
+    let mut line = Line::new(event.at, "flow");
+    line.put("flow_id", event.key.id);
+    line.ends(&event.key, log);
+    line.put_some("app_proto", Some(event.app.map_or("failed", app_proto)));
+    let mut flow = Object::new();
+    flow.insert("pkts_toserver".into(), json!(event.to_server.packets));
+    flow.insert("pkts_toclient".into(), json!(event.to_client.packets));
+    flow.insert("bytes_toserver".into(), json!(event.to_server.bytes));
+    flow.insert("bytes_toclient".into(), json!(event.to_client.bytes));
+    flow.insert("start".into(), json!(event.start.to_string()));
+    flow.insert("end".into(), json!(event.last.to_string()));
+    flow.insert("age".into(), json!(event.last.secs().saturating_sub(event.start.secs())));
+    flow.insert("state".into(), json!(event.state));
+    flow.insert("reason".into(), json!(event.why.name()));
+    flow.insert("alerted".into(), json!(event.alerted));
+    line.put("flow", flow);
+    line.object()
+}
+
+/// As EVE writes it: IPv6 in full.
+pub fn address(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => address.segments().map(|part| format!("{part:04x}")).join(":"),
+    }
+}
+
+/// As EVE writes it.
+pub fn protocol(number: u8) -> String {
+    match number {
+        1 => "ICMP".to_owned(),
+        6 => "TCP".to_owned(),
+        17 => "UDP".to_owned(),
+        47 => "GRE".to_owned(),
+        50 => "ESP".to_owned(),
+        58 => "IPv6-ICMP".to_owned(),
+        132 => "SCTP".to_owned(),
+        other => format!("{other:03}"),
+    }
+}
+
+/// As EVE writes it.
+pub fn app_proto(protocol: Protocol) -> &'static str {
+    protocol.name()
+}

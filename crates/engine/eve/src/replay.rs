@@ -1,0 +1,308 @@
+//! Captures through the engine, with Suricata's settings in and its log out: `bulkhead replay` and the conformance run are this.
+//!
+//! ```text
+//! settings ─ PipelineConfig, variables, logs
+//! rules, thresholds, classes ─ Ruleset
+//! packets ─ Pipeline ─ events ─ lines, by log
+//! ```
+//! No clock: the capture's own counts. The same input gives the same output.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bulkhead_ips::{
+    Checksums, DropEvent, DropScope, Endpoint, EngineEvent, OnFailure, PacketMeta, Pipeline, PipelineConfig, Ruleset, Source,
+};
+use bulkhead_model::Timestamp;
+use bulkhead_net::decode::{ChecksumState, Decoded, Decoder, FrameMeta};
+use bulkhead_rules::{Beside, Diagnostic, Library, Rule, Severity, Variables};
+use serde_json::Value;
+
+use crate::capture::Packet;
+use crate::line::{self, At, Line};
+use crate::log::EveLog;
+use crate::packet::Seen;
+use crate::settings::{Files, Settings};
+use crate::stats;
+
+/// The same capture and rules give the same output.
+const SEED: u64 = 1;
+/// Ended flows looked at per packet; a capture's clock may jump.
+const EXPIRE_BUDGET: usize = 64;
+/// Packets after which Suricata's `checksum-checks: auto` decides.
+const CHECKSUM_SAMPLE: u64 = 1_000;
+/// And the share of wrong ones, one in so many, from which it looks at them no longer.
+const CHECKSUM_RATIO: u64 = 10;
+/// Flows and directions whose drop was told of.
+const DROPS_TOLD_MAX: usize = 1 << 20;
+
+/// What is to be done.
+pub struct Job<'a> {
+    pub settings: &'a Settings,
+    /// Name and text of each rule file.
+    pub rules: &'a [(String, String)],
+    /// Files beside the rules that the caller names; those of the settings come after them.
+    pub beside: Vec<(Beside, String, String)>,
+    /// Carry out drops, as an inline engine does (`--simulate-ips`).
+    pub inline: bool,
+    /// What the caller says of checksums (`-k`); else the settings decide.
+    pub checksums: Option<Checksums>,
+    pub files: &'a dyn Files,
+}
+
+/// How the rules were taken.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    pub loaded: usize,
+    pub unsupported: usize,
+    pub wrong: usize,
+    /// Name of the file, and what is the matter.
+    pub diagnostics: Vec<(String, Diagnostic)>,
+}
+
+/// Numbers for a summary.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    pub packets: u64,
+    pub bytes: u64,
+    pub blocked: u64,
+    pub alerts: u64,
+    pub flows: u64,
+    pub transactions: u64,
+    pub anomalies: u64,
+}
+
+/// One run.
+pub struct Replay {
+    pipeline: Pipeline,
+    /// For headers of packets that an event is about.
+    decoder: Decoder,
+    logs: Vec<EveLog>,
+    inline: bool,
+    checks: Checks,
+    clock: Timestamp,
+    drops_told: HashSet<(u64, Endpoint)>,
+    lines: Vec<(usize, Value)>,
+    pub counts: Counts,
+}
+
+/// Whether checksums are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Checks {
+    Always,
+    Never,
+    /// Until so many packets show that the capture was taken before they were filled in.
+    Auto {
+        seen: u64,
+        wrong: u64,
+    },
+}
+
+impl Replay {
+    pub fn new(job: Job<'_>) -> (Self, Loaded) {
+        let settings = job.settings;
+        let (rules, loaded) = compile(&job);
+        let checks = match (job.checksums, settings.is("stream.checksum-validation"), settings.get("pcap-file.checksum-checks")) {
+            (Some(Checksums::Ignore), ..) | (None, Some(false), _) => Checks::Never,
+            (Some(Checksums::Verify), ..) => Checks::Always,
+            (None, _, Some("no")) => Checks::Never,
+            (None, _, Some("yes")) => Checks::Always,
+            (None, _, _) => Checks::Auto { seen: 0, wrong: 0 },
+        };
+        let mut config = pipeline_config(settings, job.inline);
+        config.checksum = if checks == Checks::Never { Checksums::Ignore } else { Checksums::Verify };
+        let decoder = Decoder::new(config.decode.clone());
+        let replay = Self {
+            pipeline: Pipeline::new(config, rules, SEED),
+            decoder,
+            logs: EveLog::all(settings),
+            inline: job.inline,
+            checks,
+            clock: Timestamp::default(),
+            drops_told: HashSet::new(),
+            lines: Vec::new(),
+            counts: Counts::default(),
+        };
+        (replay, loaded)
+    }
+
+    /// Logs by their numbers.
+    pub fn logs(&self) -> &[EveLog] {
+        &self.logs
+    }
+
+    pub fn packet(&mut self, packet: &Packet<'_>) {
+        self.counts.packets += 1;
+        self.counts.bytes += u64::from(packet.len_on_wire);
+        self.sample(packet);
+        // Time-outs go by the packet at hand: in captures that were put together, times go back.
+        self.clock = self.clock.max(packet.at);
+        self.pipeline.expire(packet.at, EXPIRE_BUDGET);
+        self.tell(None);
+        let mut meta = PacketMeta::captured(packet.link, packet.len_on_wire, self.inline);
+        if self.checks == Checks::Never {
+            meta.checksum = ChecksumState::Ignored;
+        }
+        let outcome = self.pipeline.packet(packet.at, &meta, packet.bytes, &mut ());
+        self.counts.blocked += u64::from(!outcome.verdict.passes());
+        self.tell(Some(packet));
+    }
+
+    /// `checksum-checks: auto`.
+    fn sample(&mut self, packet: &Packet<'_>) {
+        let Checks::Auto { seen, wrong } = &mut self.checks else { return };
+        let meta = FrameMeta { link: packet.link, checksum: ChecksumState::Unknown, gso: false };
+        *seen += 1;
+        *wrong += u64::from(matches!(self.decoder.frame(meta, packet.bytes), Decoded::Packet(packet) if packet.checksum_invalid()));
+        if *seen >= CHECKSUM_SAMPLE {
+            self.checks = if *wrong * CHECKSUM_RATIO > *seen { Checks::Never } else { Checks::Always };
+        }
+    }
+
+    /// The end of all captures: flows end, and the counters are told.
+    pub fn finish(&mut self) {
+        self.pipeline.finish(self.clock);
+        self.tell(None);
+        let stats = stats::object(&self.pipeline);
+        let mut line = Line::new(self.clock, "stats");
+        line.put("stats", stats);
+        let line = line.object();
+        self.each_log("stats", |_| Some(line.clone()));
+    }
+
+    /// Lines since the last call: the log's number and the line.
+    pub fn lines(&mut self) -> impl Iterator<Item = (usize, Value)> + '_ {
+        self.lines.drain(..)
+    }
+
+    fn each_log(&mut self, event_type: &str, line: impl Fn(&EveLog) -> Option<Value>) {
+        for (number, log) in self.logs.iter().enumerate() {
+            if log.takes(event_type) {
+                self.lines.extend(line(log).map(|line| (number, line)));
+            }
+        }
+    }
+
+    fn tell(&mut self, packet: Option<&Packet<'_>>) {
+        let events: Vec<EngineEvent> = self.pipeline.drain_events().collect();
+        let number = packet.map(|_| self.counts.packets);
+        for event in &events {
+            let key = match event {
+                EngineEvent::Alert(event) => Some(&event.key),
+                EngineEvent::Drop(event) => Some(&event.key),
+                EngineEvent::Transaction(event) => Some(&event.key),
+                EngineEvent::Anomaly(event) => event.key.as_ref(),
+                EngineEvent::FlowEnd(_) => None,
+            };
+            let of_packet = !matches!(event, EngineEvent::FlowEnd(_));
+            let seen = packet.filter(|_| of_packet).and_then(|packet| Seen::find(&mut self.decoder, packet.link, packet.bytes, key));
+            let at = At { number, seen: seen.as_ref(), frame: packet.map(|packet| packet.bytes) };
+            match event {
+                EngineEvent::Alert(event) => {
+                    self.counts.alerts += 1;
+                    self.each_log("alert", |log| Some(line::alert(event, at, log)));
+                }
+                EngineEvent::Drop(event) => {
+                    if event.carried_out {
+                        let first = self.first_drop(event);
+                        self.each_log("drop", |log| (first || log.drop.all).then(|| line::dropped(event, at, log)));
+                    }
+                }
+                EngineEvent::Transaction(event) => {
+                    self.counts.transactions += 1;
+                    let lines: Vec<(usize, Value)> = self
+                        .logs
+                        .iter()
+                        .enumerate()
+                        .flat_map(|(number, log)| line::transaction(event, at, log).into_iter().map(move |line| (number, line)))
+                        .collect();
+                    self.lines.extend(lines);
+                }
+                EngineEvent::Anomaly(event) => {
+                    self.counts.anomalies += 1;
+                    self.each_log("anomaly", |log| line::anomaly(event, at, log));
+                }
+                EngineEvent::FlowEnd(event) => {
+                    self.counts.flows += 1;
+                    self.each_log("flow", |log| Some(line::flow(event, log)));
+                }
+            }
+        }
+    }
+
+    /// A flow that is dropped is told of once a direction; what a rule has dropped each time.
+    fn first_drop(&mut self, event: &DropEvent) -> bool {
+        let of_flow = event.key.id != 0 && event.reason == bulkhead_model::DropReason::Flow;
+        let first = self.drops_told.len() < DROPS_TOLD_MAX && self.drops_told.insert((event.key.id, event.key.src));
+        !of_flow || first
+    }
+}
+
+fn compile(job: &Job<'_>) -> (Arc<Ruleset>, Loaded) {
+    let mut beside: Vec<(Beside, String, String)> = job.beside.clone();
+    for (kind, key) in [
+        (Beside::Threshold, "threshold-file"),
+        (Beside::Classification, "classification-file"),
+        (Beside::Reference, "reference-config-file"),
+    ] {
+        if let Some(name) = job.settings.get(key).filter(|name| !name.is_empty())
+            && let Some(bytes) = job.files.read(name)
+        {
+            beside.push((kind, name.to_owned(), String::from_utf8_lossy(&bytes).into_owned()));
+        }
+    }
+    let library = Library::read(beside.iter().map(|(kind, name, text)| (*kind, name.as_str(), text.as_str())));
+    let mut loaded = Loaded { diagnostics: library.diagnostics.clone(), ..Loaded::default() };
+    let mut parsed: Vec<(String, Vec<Rule>)> = Vec::new();
+    for (name, text) in job.rules {
+        let (read, _) = library.rules(name, text);
+        loaded.unsupported += read.counts.unsupported;
+        loaded.wrong += read.counts.wrong;
+        loaded.diagnostics.extend(read.diagnostics.into_iter().map(|diagnostic| (name.clone(), diagnostic)));
+        parsed.push((name.clone(), read.rules));
+    }
+    let sources: Vec<Source<'_>> = parsed.iter().map(|(name, rules)| Source { name, rules }).collect();
+    let compiled = Ruleset::compile(&sources, &variables(job.settings), &library.classification);
+    for (at, diagnostic) in compiled.diagnostics {
+        match diagnostic.severity {
+            Severity::Error => loaded.wrong += 1,
+            Severity::Unsupported => loaded.unsupported += 1,
+            Severity::Warning => {}
+        }
+        loaded.diagnostics.push((parsed.get(at).map_or_else(String::new, |(name, _)| name.clone()), diagnostic));
+    }
+    loaded.loaded = compiled.ruleset.len();
+    (compiled.ruleset, loaded)
+}
+
+/// `vars` of the settings; variables that they do not have keep their usual values.
+fn variables(settings: &Settings) -> Variables {
+    let mut variables = Variables::default();
+    variables.addresses.insert("HOME_NET".to_owned(), "[192.168.0.0/16,10.0.0.0/8,172.16.0.0/12]".to_owned());
+    for (name, value) in settings.children("vars.address-groups") {
+        variables.addresses.insert(name.to_owned(), value.to_owned());
+    }
+    for (name, value) in settings.children("vars.port-groups") {
+        variables.ports.insert(name.to_owned(), value.to_owned());
+    }
+    variables
+}
+
+/// As Suricata inspects a capture with these settings.
+fn pipeline_config(settings: &Settings, inline: bool) -> PipelineConfig {
+    let mut config = PipelineConfig {
+        drop_scope: DropScope::Matched,
+        on_cap: OnFailure::Pass,
+        on_unverifiable: OnFailure::Pass,
+        bypass_no_rule: false,
+        bypass_encrypted: false,
+        transactions: true,
+        events_max: 1 << 20,
+        ..PipelineConfig::default()
+    };
+    config.stream.midstream = settings.is("stream.midstream").unwrap_or(false);
+    config.stream.acks_seen = true;
+    config.app.body_tails = true;
+    let _ = inline;
+    config
+}

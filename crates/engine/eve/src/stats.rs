@@ -1,0 +1,36 @@
+//! `stats`: counters under the names that Suricata gives them, nested by their dots.
+
+use bulkhead_ips::Pipeline;
+use serde_json::{Value, json};
+
+use crate::record::Object;
+
+/// All counters of a pipeline.
+pub fn object(pipeline: &Pipeline) -> Object {
+    let mut stats = Object::new();
+    let decode = pipeline.decode_stats();
+    decode.named().for_each(|(name, value)| put(&mut stats, name, value));
+    pipeline.defrag_stats().named().for_each(|(name, value)| put(&mut stats, name, value));
+    pipeline.flow_stats().named().for_each(|(name, value)| put(&mut stats, name, value));
+    pipeline.stream_stats().named().for_each(|(name, value)| put(&mut stats, name, value));
+    let counted = pipeline.stats();
+    put(&mut stats, "detect.alert", counted.alerts);
+    put(&mut stats, "detect.alerts_suppressed", counted.alerts_suppressed);
+    stats
+}
+
+/// `a.b.c` as objects within objects.
+pub fn put(stats: &mut Object, name: &str, value: u64) {
+    match name.split_once('.') {
+        None => _ = stats.insert(name.to_owned(), json!(value)),
+        Some((head, rest)) => {
+            let inner = stats.entry(head.to_owned()).or_insert_with(|| json!({}));
+            if !inner.is_object() {
+                *inner = json!({});
+            }
+            if let Value::Object(inner) = inner {
+                put(inner, rest, value);
+            }
+        }
+    }
+}
