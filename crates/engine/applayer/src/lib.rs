@@ -57,6 +57,7 @@ mod reader;
 mod recent;
 mod session;
 mod sink;
+mod sip;
 mod smb;
 mod smtp;
 mod ssh;

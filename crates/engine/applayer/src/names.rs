@@ -83,6 +83,7 @@ named! {
         Mqtt "mqtt",
         Ntp "ntp",
         Quic "quic",
+        Sip "sip",
         Tftp "tftp",
         Smb "smb",
     }
@@ -168,6 +169,19 @@ buffers! {
     QuicUa "quic.ua" Both Complete, QuicVersion "quic.version" Both Complete,
     SmbShare "smb.share" ToServer Complete, SmbNamedPipe "smb.named_pipe" ToServer Complete,
     SmbNtlmsspUser "smb.ntlmssp_user" ToServer Complete, SmbNtlmsspDomain "smb.ntlmssp_domain" ToServer Complete,
+    SdpAttribute "sdp.attribute" Both Complete, SdpBandwidth "sdp.bandwidth" Both Complete,
+    SdpConnectionData "sdp.connection_data" Both Complete, SdpEmail "sdp.email" Both Complete,
+    SdpEncryptionKey "sdp.encryption_key" Both Complete, SdpMediaConnectionData "sdp.media.connection_data" Both Complete,
+    SdpMediaEncryptionKey "sdp.media.encryption_key" Both Complete, SdpMediaMedia "sdp.media.media" Both Complete,
+    SdpMediaSessionInfo "sdp.media.session_info" Both Complete, SdpOrigin "sdp.origin" Both Complete,
+    SdpPhoneNumber "sdp.phone_number" Both Complete, SdpRepeatTime "sdp.repeat_time" Both Complete,
+    SdpSessionInfo "sdp.session_info" Both Complete, SdpSessionName "sdp.session_name" Both Complete,
+    SdpTime "sdp.time" Both Complete, SdpTimezone "sdp.timezone" Both Complete, SdpUri "sdp.uri" Both Complete,
+    SipContentLength "sip.content_length" Both Complete, SipContentType "sip.content_type" Both Complete,
+    SipFrom "sip.from" Both Complete, SipMethod "sip.method" ToServer Complete, SipProtocol "sip.protocol" Both Complete,
+    SipRequestLine "sip.request_line" ToServer Complete, SipResponseLine "sip.response_line" ToClient Complete,
+    SipStatCode "sip.stat_code" ToClient Complete, SipStatMsg "sip.stat_msg" ToClient Complete, SipTo "sip.to" Both Complete,
+    SipUri "sip.uri" ToServer Complete, SipUserAgent "sip.user_agent" Both Complete, SipVia "sip.via" Both Complete,
 }
 
 named! {

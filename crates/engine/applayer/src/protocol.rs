@@ -8,7 +8,7 @@ use crate::http2::Upgraded;
 use crate::names::{Dir, Protocol};
 use crate::session::Transport;
 use crate::sink::Finished;
-use crate::{dcerpc, dhcp, dns, ftp, http, http2, mqtt, ntp, quic, smb, smtp, ssh, tftp, tls};
+use crate::{dcerpc, dhcp, dns, ftp, http, http2, mqtt, ntp, quic, sip, smb, smtp, ssh, tftp, tls};
 
 /// One row a protocol, asked in this order.
 pub(crate) static TABLE: &[Entry] = &[
@@ -20,6 +20,7 @@ pub(crate) static TABLE: &[Entry] = &[
     Entry { protocol: Protocol::Tls, transport: Transport::Tcp, probe: tls::probe, parser: |_| Box::<tls::Tls>::default() },
     Entry { protocol: Protocol::Smb, transport: Transport::Tcp, probe: smb::probe, parser: |_| Box::<smb::Smb>::default() },
     Entry { protocol: Protocol::Dcerpc, transport: Transport::Tcp, probe: dcerpc::probe_tcp, parser: |_| Box::<dcerpc::Dcerpc>::default() },
+    Entry { protocol: Protocol::Sip, transport: Transport::Tcp, probe: sip::probe, parser: |_| Box::new(sip::Sip::new(Transport::Tcp)) },
     Entry {
         protocol: Protocol::Mqtt,
         transport: Transport::Tcp,
@@ -43,6 +44,12 @@ pub(crate) static TABLE: &[Entry] = &[
         transport: Transport::Udp,
         probe: dns::probe_udp,
         parser: |_| Box::new(dns::Dns::new(Transport::Udp)),
+    },
+    Entry {
+        protocol: Protocol::Sip,
+        transport: Transport::Udp,
+        probe: sip::probe_udp,
+        parser: |_| Box::new(sip::Sip::new(Transport::Udp)),
     },
     Entry { protocol: Protocol::Quic, transport: Transport::Udp, probe: quic::probe, parser: |_| Box::<quic::Quic>::default() },
     Entry {

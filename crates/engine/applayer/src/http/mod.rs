@@ -100,10 +100,14 @@ pub(crate) fn probe(dir: Dir, bytes: &[u8]) -> Probe {
     match bytes.get(method) {
         None => Probe::More,
         Some(b' ' | b'\t') if method > 0 => {
+            let target = bytes[method..].trim_ascii_start();
+            // Another protocol has some of the methods.
+            if b"sip:".starts_with(&target[..target.len().min(4)]) || b"sips:".starts_with(&target[..target.len().min(5)]) {
+                return if target.len() < 4 || target == b"sips" { Probe::More } else { Probe::No };
+            }
             if METHODS.contains(&&bytes[..method]) {
                 return Probe::Yes;
             }
-            let target = bytes[method..].trim_ascii_start();
             match memchr::memchr(b'\n', bytes) {
                 None if bytes.len() > PROBE_LINE_BYTES && (target.starts_with(b"/") || target.starts_with(b"http")) => Probe::Yes,
                 None => Probe::More,

@@ -68,6 +68,7 @@ static TABLE: &[(Protocol, Make)] = &[
     (Protocol::Dcerpc, |record, _| noted::plain(record, "dcerpc")),
     (Protocol::Ntp, |record, _| noted::plain(record, "ntp")),
     (Protocol::Quic, |record, _| noted::plain(record, "quic")),
+    (Protocol::Sip, |record, _| noted::plain(record, "sip")),
     (Protocol::Smb, |record, _| noted::plain(record, "smb")),
     (Protocol::Tftp, |record, _| noted::plain(record, "tftp")),
 ];
