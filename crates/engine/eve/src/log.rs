@@ -111,13 +111,17 @@ impl EveLog {
             settings.list(&format!("{options}.{option}")).into_iter().map(|(_, value)| value.to_ascii_lowercase()).collect()
         };
         let dumped = types.get("http").and_then(|options| settings.get(&format!("{options}.dump-all-headers"))).unwrap_or("none");
-        let record = LogConfig {
+        let number = |name: &str, option: &str| types.get(name).and_then(|options| settings.number(&format!("{options}.{option}")));
+        let mut record = LogConfig {
             extended: types.keys().any(|name| of(name, "extended").unwrap_or(false)) || of("http", "extended").is_none(),
             http: HttpLog {
                 custom: listed("http", "custom"),
                 headers: [matches!(dumped, "both" | "request"), matches!(dumped, "both" | "response")],
             },
+            ..LogConfig::default()
         };
+        record.mqtt.passwords = of("mqtt", "passwords").unwrap_or(record.mqtt.passwords);
+        record.mqtt.text_bytes_max = number("mqtt", "string-log-limit").map_or(record.mqtt.text_bytes_max, |max| max as usize);
         Self {
             file: settings.get(&format!("{key}.filename")).filter(|name| !name.is_empty()).unwrap_or("eve.json").to_owned(),
             record,
