@@ -51,6 +51,7 @@ mod mqtt;
 mod names;
 mod notes;
 mod ntp;
+mod pgsql;
 mod protocol;
 mod quic;
 mod reader;

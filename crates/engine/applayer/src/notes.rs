@@ -22,6 +22,8 @@ pub enum Note<'a> {
     Truth(&'static str, bool),
     /// Bytes as they came; mostly UTF-8.
     Text(&'static str, &'a [u8]),
+    /// A text whose key comes from the message too.
+    Pair(&'a [u8], &'a [u8]),
     Object(&'static str),
     List(&'static str),
     /// Of the object or list that began last and is open. What is open at the end of all notes ends there.
@@ -34,6 +36,8 @@ enum Kept {
     Signed(&'static str, i64),
     Truth(&'static str, bool),
     Text(&'static str, u32, u32),
+    /// Where its key begins and ends, and its text.
+    Pair(u32, u32, u32),
     Object(&'static str),
     List(&'static str),
     End,
@@ -54,6 +58,9 @@ impl Notes {
             Kept::Signed(key, value) => Note::Signed(key, value),
             Kept::Truth(key, value) => Note::Truth(key, value),
             Kept::Text(key, start, end) => Note::Text(key, &self.bytes[start as usize..end as usize]),
+            Kept::Pair(start, middle, end) => {
+                Note::Pair(&self.bytes[start as usize..middle as usize], &self.bytes[middle as usize..end as usize])
+            }
             Kept::Object(key) => Note::Object(key),
             Kept::List(key) => Note::List(key),
             Kept::End => Note::End,
@@ -88,6 +95,16 @@ impl Notes {
             self.bytes.extend_from_slice(text);
         }
         self.push(Kept::Text(key, start as u32, self.bytes.len() as u32));
+    }
+
+    pub(crate) fn pair(&mut self, key: &[u8], text: &[u8]) {
+        let start = self.bytes.len();
+        if self.off || start + key.len() + text.len() > NOTE_BYTES_MAX {
+            return;
+        }
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(text);
+        self.push(Kept::Pair(start as u32, (start + key.len()) as u32, self.bytes.len() as u32));
     }
 
     /// As lower-case digits.

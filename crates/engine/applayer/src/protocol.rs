@@ -8,7 +8,7 @@ use crate::http2::Upgraded;
 use crate::names::{Dir, Protocol};
 use crate::session::Transport;
 use crate::sink::Finished;
-use crate::{dcerpc, dhcp, dns, ftp, http, http2, mqtt, ntp, quic, sip, smb, smtp, ssh, tftp, tls};
+use crate::{dcerpc, dhcp, dns, ftp, http, http2, mqtt, ntp, pgsql, quic, sip, smb, smtp, ssh, tftp, tls};
 
 /// One row a protocol, asked in this order.
 pub(crate) static TABLE: &[Entry] = &[
@@ -21,6 +21,7 @@ pub(crate) static TABLE: &[Entry] = &[
     Entry { protocol: Protocol::Smb, transport: Transport::Tcp, probe: smb::probe, parser: |_| Box::<smb::Smb>::default() },
     Entry { protocol: Protocol::Dcerpc, transport: Transport::Tcp, probe: dcerpc::probe_tcp, parser: |_| Box::<dcerpc::Dcerpc>::default() },
     Entry { protocol: Protocol::Sip, transport: Transport::Tcp, probe: sip::probe, parser: |_| Box::new(sip::Sip::new(Transport::Tcp)) },
+    Entry { protocol: Protocol::Pgsql, transport: Transport::Tcp, probe: pgsql::probe, parser: |_| Box::<pgsql::Pgsql>::default() },
     Entry {
         protocol: Protocol::Mqtt,
         transport: Transport::Tcp,

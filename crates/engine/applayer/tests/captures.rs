@@ -95,7 +95,7 @@ const KINDS: &[&str] = &["tls", "http", "dns", "ssh", "ftp", "smtp", "dcerpc"];
 const NUMBERS: &[(&str, Field)] = &[("dcerpc.req.opnum", Field::DcerpcOpnum), ("dcerpc.call_id", Field::DcerpcCallId)];
 
 /// Kinds of records that are all notes.
-const RECORDS: &[&str] = &["dcerpc", "dhcp", "mqtt", "ntp", "quic", "sip", "smb", "tftp"];
+const RECORDS: &[&str] = &["dcerpc", "dhcp", "mqtt", "ntp", "pgsql", "quic", "sip", "smb", "tftp"];
 
 #[derive(Debug, Clone)]
 enum Name {
@@ -244,7 +244,7 @@ fn wanted(case: &str) -> Vec<(Name, String)> {
                 && key.strip_prefix(kind).is_some_and(|rest| rest.starts_with('.'))
                 && !key.contains("__")
                 && !value.starts_with(['[', '{', '|'])
-                && !value.contains('\\')
+                && !value.contains(['\\', '\''])
             {
                 all.push((Name::Note(key.to_owned()), value.to_owned()));
             }
@@ -295,7 +295,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("mqtt-limit-2", "another limit than the default"),
     ("mqtt-limit-3", "another limit than the default"),
     ("mqtt-midstream-split", "begins with an answer, which the reader here takes for a request"),
-    ("pgsql/pgsql-upgrade-tls", "PostgreSQL"),
     ("smb1-03-midstream", "its first packet is the server's, and the reader here does not turn the flow round"),
     ("truncate-applayer-test-01", "the case stops reading at a depth"),
 ];

@@ -120,6 +120,7 @@ impl EveLog {
             },
             ..LogConfig::default()
         };
+        record.pgsql_passwords = of("pgsql", "passwords").unwrap_or(false);
         record.mqtt.passwords = of("mqtt", "passwords").unwrap_or(record.mqtt.passwords);
         record.mqtt.text_bytes_max = number("mqtt", "string-log-limit").map_or(record.mqtt.text_bytes_max, |max| max as usize);
         Self {

@@ -6,7 +6,7 @@ use bulkhead_applayer::{Config, Context, Dir, Finished, Note, Protocol, Session,
 pub struct Told {
     /// `ID NAME VALUE`, `ID NAME=NUMBER`, `ID !EVENT` of transactions in the order in which they ended.
     pub lines: Vec<String>,
-    /// `ID PATH=VALUE` of what is for the log: `0 interfaces[0].uuid=…`, lists counted each time they are written.
+    /// `ID PATH=VALUE` of what is for the log: `0 interfaces[0].uuid=…`, lists that are written again go on.
     pub notes: Vec<String>,
     /// Of what streams: all bytes that were new, by transaction and the value's number in it.
     streams: Vec<(u64, &'static str, usize, Vec<u8>)>,
@@ -77,6 +77,8 @@ impl Told {
 /// Notes with the way to each.
 pub fn paths(tx: &Transaction) -> Vec<String> {
     let mut all = Vec::new();
+    // How many each list has, as one that is written again goes on where it ended.
+    let mut lists = std::collections::BTreeMap::<String, usize>::new();
     // The way to what is open, and in a list how many were before.
     let mut open: Vec<(String, Option<usize>)> = vec![(String::new(), None)];
     for note in tx.notes().iter() {
@@ -96,16 +98,19 @@ pub fn paths(tx: &Transaction) -> Vec<String> {
             Note::Signed(key, value) => all.push(format!("{}={value}", way(key))),
             Note::Truth(key, value) => all.push(format!("{}={value}", way(key))),
             Note::Text(key, value) => all.push(format!("{}={}", way(key), text(value))),
+            Note::Pair(key, value) => all.push(format!("{}={}", way(&text(key)), text(value))),
             Note::Object(key) => {
                 let way = way(key);
                 open.push((way, None));
             }
             Note::List(key) => {
                 let way = way(key);
-                open.push((way, Some(0)));
+                let count = lists.get(&way).copied().unwrap_or(0);
+                open.push((way, Some(count)));
             }
             Note::End => {
-                open.pop().filter(|_| !open.is_empty()).expect("an end to each beginning, and no more");
+                let (way, index) = open.pop().filter(|_| !open.is_empty()).expect("an end to each beginning, and no more");
+                lists.extend(index.map(|index| (way, index)));
             }
         }
     }

@@ -7,6 +7,7 @@
 mod http;
 mod mqtt;
 mod noted;
+mod pgsql;
 
 use bulkhead_applayer::{Buffer, Dir, Note, Notes, Protocol};
 use bulkhead_ips::Record;
@@ -27,6 +28,8 @@ pub struct LogConfig {
     pub extended: bool,
     pub http: HttpLog,
     pub mqtt: MqttLog,
+    /// `pgsql.passwords`: those of clients are logged.
+    pub pgsql_passwords: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -39,7 +42,7 @@ pub struct HttpLog {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { extended: true, http: HttpLog::default(), mqtt: MqttLog::default() }
+        Self { extended: true, http: HttpLog::default(), mqtt: MqttLog::default(), pgsql_passwords: false }
     }
 }
 
@@ -67,6 +70,7 @@ static TABLE: &[(Protocol, Make)] = &[
     (Protocol::Mqtt, mqtt::record),
     (Protocol::Dcerpc, |record, _| noted::plain(record, "dcerpc")),
     (Protocol::Ntp, |record, _| noted::plain(record, "ntp")),
+    (Protocol::Pgsql, pgsql::record),
     (Protocol::Quic, |record, _| noted::plain(record, "quic")),
     (Protocol::Sip, |record, _| noted::plain(record, "sip")),
     (Protocol::Smb, |record, _| noted::plain(record, "smb")),
@@ -112,6 +116,13 @@ pub fn tree(notes: &Notes) -> Object {
             Note::Signed(key, number) => (key, json!(number)),
             Note::Truth(key, truth) => (key, json!(truth)),
             Note::Text(key, bytes) => (key, Value::String(text(bytes))),
+            Note::Pair(key, bytes) => {
+                if let Some(Value::Object(fields)) = open.iter().try_fold(&mut root, |value, step| step.down(value)).filter(|_| buried == 0)
+                {
+                    fields.insert(text(key), Value::String(text(bytes)));
+                }
+                continue;
+            }
             Note::Object(key) => (key, Value::Object(Object::new())),
             Note::List(key) => (key, Value::Array(Vec::new())),
             Note::End => {
