@@ -35,6 +35,7 @@
 #[cfg(test)]
 extern crate self as bulkhead_applayer;
 
+mod ber;
 mod context;
 mod cursor;
 mod datagram;
@@ -46,6 +47,8 @@ mod ftp;
 pub mod fuzz;
 mod http;
 mod http2;
+mod krb5;
+mod ldap;
 mod lines;
 mod mqtt;
 mod names;
@@ -61,6 +64,7 @@ mod sink;
 mod sip;
 mod smb;
 mod smtp;
+mod snmp;
 mod ssh;
 mod tftp;
 mod tls;

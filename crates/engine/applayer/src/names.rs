@@ -86,7 +86,10 @@ named! {
         Quic "quic",
         Sip "sip",
         Tftp "tftp",
+        Krb5 "krb5",
+        Ldap "ldap",
         Smb "smb",
+        Snmp "snmp",
     }
 }
 
@@ -169,6 +172,11 @@ buffers! {
     PgsqlQuery "pgsql.query" ToServer Complete,
     QuicCyuHash "quic.cyu.hash" Both Complete, QuicCyuString "quic.cyu.string" Both Complete, QuicSni "quic.sni" Both Complete,
     QuicUa "quic.ua" Both Complete, QuicVersion "quic.version" Both Complete,
+    Krb5Cname "krb5.cname" Both Complete, Krb5Sname "krb5.sname" Both Complete,
+    LdapRequestDn "ldap.request.dn" ToServer Complete, LdapRequestAttributeType "ldap.request.attribute_type" ToServer Complete,
+    LdapResponsesDn "ldap.responses.dn" ToClient Complete, LdapResponsesMessage "ldap.responses.message" ToClient Complete,
+    LdapResponsesAttributeType "ldap.responses.attribute_type" ToClient Complete,
+    SnmpCommunity "snmp.community" Both Complete, SnmpUsm "snmp.usm" Both Complete,
     SmbShare "smb.share" ToServer Complete, SmbNamedPipe "smb.named_pipe" ToServer Complete,
     SmbNtlmsspUser "smb.ntlmssp_user" ToServer Complete, SmbNtlmsspDomain "smb.ntlmssp_domain" ToServer Complete,
     SdpAttribute "sdp.attribute" Both Complete, SdpBandwidth "sdp.bandwidth" Both Complete,
@@ -218,6 +226,12 @@ named! {
         MqttReasonCode "mqtt.reason_code", MqttType "mqtt.type",
         NtpMode "ntp.mode", NtpStratum "ntp.stratum", NtpVersion "ntp.version",
         SmbVersion "smb.version",
+        Krb5MsgType "krb5_msg_type", Krb5ErrCode "krb5_err_code",
+        /// In two's complement.
+        Krb5TicketEncryption "krb5.ticket_encryption",
+        LdapRequestOperation "ldap.request.operation", LdapResponsesOperation "ldap.responses.operation",
+        LdapResponsesCount "ldap.responses.count", LdapResponsesResultCode "ldap.responses.result_code",
+        SnmpVersion "snmp.version", SnmpPduType "snmp.pdu_type",
     }
 }
 

@@ -8,7 +8,7 @@ use crate::http2::Upgraded;
 use crate::names::{Dir, Protocol};
 use crate::session::Transport;
 use crate::sink::Finished;
-use crate::{dcerpc, dhcp, dns, ftp, http, http2, mqtt, ntp, pgsql, quic, sip, smb, smtp, ssh, tftp, tls};
+use crate::{dcerpc, dhcp, dns, ftp, http, http2, krb5, ldap, mqtt, ntp, pgsql, quic, sip, smb, smtp, snmp, ssh, tftp, tls};
 
 /// One row a protocol, asked in this order.
 pub(crate) static TABLE: &[Entry] = &[
@@ -52,6 +52,11 @@ pub(crate) static TABLE: &[Entry] = &[
         probe: sip::probe_udp,
         parser: |_| Box::new(sip::Sip::new(Transport::Udp)),
     },
+    udp(Protocol::Snmp, snmp::probe, |_| Box::new(Messages { protocol: Protocol::Snmp, read: snmp::read })),
+    tcp(Protocol::Ldap, ldap::probe_tcp, |_| Box::new(ldap::Ldap::new(Transport::Tcp))),
+    udp(Protocol::Ldap, ldap::probe_udp, |_| Box::new(ldap::Ldap::new(Transport::Udp))),
+    tcp(Protocol::Krb5, krb5::probe_tcp, |_| Box::new(krb5::Krb5::new(Transport::Tcp))),
+    udp(Protocol::Krb5, krb5::probe_udp, |_| Box::new(krb5::Krb5::new(Transport::Udp))),
     Entry { protocol: Protocol::Quic, transport: Transport::Udp, probe: quic::probe, parser: |_| Box::<quic::Quic>::default() },
     Entry {
         protocol: Protocol::Dhcp,
@@ -77,8 +82,19 @@ pub(crate) static TABLE: &[Entry] = &[
 pub(crate) struct Entry {
     pub protocol: Protocol,
     pub transport: Transport,
-    pub probe: fn(Dir, &[u8]) -> Probe,
-    pub parser: fn(&Config) -> Box<dyn Parser>,
+    pub probe: ProbeFn,
+    pub parser: ParserFn,
+}
+
+type ProbeFn = fn(Dir, &[u8]) -> Probe;
+type ParserFn = fn(&Config) -> Box<dyn Parser>;
+
+const fn tcp(protocol: Protocol, probe: ProbeFn, parser: ParserFn) -> Entry {
+    Entry { protocol, transport: Transport::Tcp, probe, parser }
+}
+
+const fn udp(protocol: Protocol, probe: ProbeFn, parser: ParserFn) -> Entry {
+    Entry { protocol, transport: Transport::Udp, probe, parser }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

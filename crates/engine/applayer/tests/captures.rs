@@ -95,7 +95,7 @@ const KINDS: &[&str] = &["tls", "http", "dns", "ssh", "ftp", "smtp", "dcerpc"];
 const NUMBERS: &[(&str, Field)] = &[("dcerpc.req.opnum", Field::DcerpcOpnum), ("dcerpc.call_id", Field::DcerpcCallId)];
 
 /// Kinds of records that are all notes.
-const RECORDS: &[&str] = &["dcerpc", "dhcp", "mqtt", "ntp", "pgsql", "quic", "sip", "smb", "tftp"];
+const RECORDS: &[&str] = &["dcerpc", "dhcp", "krb5", "ldap", "mqtt", "ntp", "pgsql", "quic", "sip", "smb", "snmp", "tftp"];
 
 #[derive(Debug, Clone)]
 enum Name {
@@ -290,7 +290,7 @@ fn capture(case: &Path, text: &str) -> Option<PathBuf> {
 const KNOWN: &[(&str, &str)] = &[
     ("decode-chdlc-02", "link type that the reader here does not know"),
     ("decode-teredo-01", "tunnel that the reader here does not know"),
-    ("ldap-starttls", "LDAP"),
+    ("ldap-unsolicited", "its first packet is the server's, and the reader here does not turn the flow round"),
     ("mqtt-limit-1", "another limit than the default"),
     ("mqtt-limit-2", "another limit than the default"),
     ("mqtt-limit-3", "another limit than the default"),

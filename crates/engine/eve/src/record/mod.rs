@@ -73,7 +73,10 @@ static TABLE: &[(Protocol, Make)] = &[
     (Protocol::Pgsql, pgsql::record),
     (Protocol::Quic, |record, _| noted::plain(record, "quic")),
     (Protocol::Sip, |record, _| noted::plain(record, "sip")),
+    (Protocol::Krb5, |record, _| noted::plain(record, "krb5")),
+    (Protocol::Ldap, |record, _| noted::plain(record, "ldap")),
     (Protocol::Smb, |record, _| noted::plain(record, "smb")),
+    (Protocol::Snmp, |record, _| noted::plain(record, "snmp")),
     (Protocol::Tftp, |record, _| noted::plain(record, "tftp")),
 ];
 
