@@ -4,6 +4,8 @@
 //! may use [`POINTERS_MAX`] pointers, and one that is longer than [`NAME_BYTES_MAX`] is cut there. What of a message can be read
 //! is shown even when the rest is broken.
 
+mod log;
+
 use crate::context::Io;
 use crate::names::{Buffer, Dir, Field, Protocol, Stage};
 use crate::protocol::{Next, Parser, Probe, Step};
@@ -132,7 +134,7 @@ fn show_with(tx: &mut Transaction, dir: Dir, message: &[u8], scratch: &mut Vec<u
         Some(header) => {
             tx.notes.number("id", u16_at(message, 0).unwrap_or_default());
             tx.notes.number("flags", header.flags);
-            Reader { message, dir, response: header.is_response(), scratch, tx }.read(header);
+            Reader { message, dir, response: header.is_response(), scratch, cut: false, tx }.read(header);
         }
         None => tx.event("dns.malformed_data", dir),
     }
@@ -188,6 +190,8 @@ struct Reader<'a> {
     dir: Dir,
     response: bool,
     scratch: &'a mut Vec<u8>,
+    /// The name in `scratch` was longer.
+    cut: bool,
     tx: &'a mut Transaction,
 }
 
@@ -217,8 +221,12 @@ impl Reader<'_> {
             (Dir::ToServer, false) | (Dir::ToClient, true) => {}
         }
         self.tx.integer_is(Field::DnsOpcode, dir, u64::from(header.opcode()));
+        self.tx.notes.number("opcode", header.opcode());
         if self.response {
             self.tx.integer_is(Field::DnsRcode, dir, u64::from(header.flags & 0x0f));
+            if !self.tx.notes.off {
+                self.tx.notes.text("rcode", log::code_name(header.flags & 0x0f));
+            }
         }
         let mut at = HEADER_BYTES;
         let sections = [
@@ -263,13 +271,16 @@ impl Reader<'_> {
             self.tx.integer_is(Field::DnsRrtype, dir, u64::from(kind));
         }
         if section == Section::Questions {
+            self.note_record(section, kind, 0, None);
             return Ok(at + 4);
         }
+        let ttl = u32::from(u16_at(self.message, at + 4).ok_or(Short)?) << 16 | u32::from(u16_at(self.message, at + 6).ok_or(Short)?);
         let len = usize::from(u16_at(self.message, at + 8).ok_or(Short)?);
         let data = at + 10;
         if self.message.len() < data + len {
             return Err(Short);
         }
+        self.note_record(section, kind, ttl, Some(data..data + len));
         // Data that is a name, or begins with one: NS, CNAME, SOA, PTR, MX.
         let name = match kind {
             2 | 5 | 6 | 12 => Some(data),
@@ -286,8 +297,8 @@ impl Reader<'_> {
     /// Reads a name to `scratch`; gives what follows it.
     fn name(&mut self, start: usize) -> Result<usize, Short> {
         self.scratch.clear();
+        self.cut = false;
         let (mut at, mut behind, mut labels, mut pointers) = (start, None, 0, 0);
-        let mut cut = false;
         loop {
             match *self.message.get(at).ok_or(Short)? {
                 0 => return Ok(behind.unwrap_or(at + 1)),
@@ -299,13 +310,13 @@ impl Reader<'_> {
                         // Behind a name that never ends nothing can be read.
                         return behind.ok_or(Short);
                     }
-                    if !cut {
+                    if !self.cut {
                         if !self.scratch.is_empty() {
                             self.scratch.push(b'.');
                         }
                         self.scratch.extend_from_slice(label);
-                        cut = self.scratch.len() > NAME_BYTES_MAX;
-                        if cut {
+                        self.cut = self.scratch.len() > NAME_BYTES_MAX;
+                        if self.cut {
                             self.scratch.truncate(NAME_BYTES_MAX);
                             self.tx.event("dns.name_too_long", self.dir);
                         }

@@ -107,7 +107,7 @@ impl EveLog {
             AnomalyLog { decode: kind("decode", false), stream: kind("stream", false), applayer: kind("applayer", true) }
         };
         let listed = |name: &str, option: &str| {
-            let Some(options) = types.get(name) else { return Vec::new() };
+            let Some(options) = types.get(name) else { return Vec::<String>::new() };
             settings.list(&format!("{options}.{option}")).into_iter().map(|(_, value)| value.to_ascii_lowercase()).collect()
         };
         let dumped = types.get("http").and_then(|options| settings.get(&format!("{options}.dump-all-headers"))).unwrap_or("none");
@@ -121,6 +121,16 @@ impl EveLog {
             ..LogConfig::default()
         };
         record.pgsql_passwords = of("pgsql", "passwords").unwrap_or(false);
+        let text = |name: &str, option: &str| types.get(name).and_then(|options| settings.get(&format!("{options}.{option}")));
+        record.dns.version = if text("dns", "version") == Some("2") { 2 } else { 3 };
+        record.dns.requests = of("dns", "requests").or(of("dns", "query")).unwrap_or(true);
+        record.dns.responses = of("dns", "responses").or(of("dns", "answer")).unwrap_or(true);
+        record.dns.types = listed("dns", "types");
+        let formats = listed("dns", "formats");
+        record.dns.detailed = formats.is_empty() || formats.iter().any(|format| format == "detailed");
+        record.dns.grouped = formats.is_empty() || formats.iter().any(|format| format == "grouped");
+        record.smtp.custom = listed("smtp", "custom").into_iter().map(|name| name.replace('-', "_")).collect();
+        record.tls.custom = listed("tls", "custom");
         record.mqtt.passwords = of("mqtt", "passwords").unwrap_or(record.mqtt.passwords);
         record.mqtt.text_bytes_max = number("mqtt", "string-log-limit").map_or(record.mqtt.text_bytes_max, |max| max as usize);
         Self {

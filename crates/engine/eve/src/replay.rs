@@ -15,6 +15,7 @@ use bulkhead_ips::{
 };
 use bulkhead_model::Timestamp;
 use bulkhead_net::decode::{ChecksumState, Decoded, Decoder, FrameMeta};
+use bulkhead_net::stream::UrgentPolicy;
 use bulkhead_rules::{Beside, Diagnostic, Library, Rule, Severity, Variables};
 use serde_json::Value;
 
@@ -303,6 +304,38 @@ fn pipeline_config(settings: &Settings, inline: bool) -> PipelineConfig {
     config.stream.midstream = settings.is("stream.midstream").unwrap_or(false);
     config.stream.acks_seen = true;
     config.app.body_tails = true;
+    if let Some(depth) = settings.number("stream.reassembly.depth") {
+        config.stream_depth = depth;
+    }
+    match settings.get("stream.reassembly.urgent.policy") {
+        Some("inline" | "gap") => config.stream.urgent = UrgentPolicy::Inline,
+        Some("drop") => config.stream.urgent = UrgentPolicy::Refuse,
+        Some(_) | None => {}
+    }
+    let seconds = |key: &str, into: &mut u64| {
+        if let Some(secs) = settings.number(&format!("flow-timeouts.{key}")) {
+            *into = secs;
+        }
+    };
+    // Suricata's default; the live path has another.
+    config.flow.tcp_closed_secs = 60;
+    seconds("tcp.new", &mut config.flow.tcp_new_secs);
+    seconds("tcp.established", &mut config.flow.tcp_established_secs);
+    seconds("tcp.closed", &mut config.flow.tcp_closed_secs);
+    seconds("udp.new", &mut config.flow.udp_new_secs);
+    seconds("udp.established", &mut config.flow.udp_established_secs);
+    seconds("icmp.new", &mut config.flow.icmp_secs);
+    app(settings, &mut config.app);
     let _ = inline;
     config
+}
+
+/// Limits of application layers.
+fn app(settings: &Settings, app: &mut bulkhead_applayer::Config) {
+    let http = |key: &str| format!("app-layer.protocols.http.libhtp.default-config.{key}");
+    if let Some(layers) = settings.number(&http("response-body-decompress-layer-limit")) {
+        app.coding_layers_max = layers as usize;
+    }
+    let double = |key: &str| settings.is(&http(key)).unwrap_or(false);
+    app.double_decode = double("double-decode-path") || double("double-decode-query");
 }

@@ -228,6 +228,8 @@ pub struct TransactionEvent {
 /// What a transaction held when it was asked: its values but bodies, numbers and events, in the order in which they came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
+    /// The transaction's number in its flow.
+    pub id: u64,
     pub values: Vec<(Buffer, Dir, Vec<u8>)>,
     pub integers: Vec<(Field, Dir, u64)>,
     pub events: Vec<(&'static str, Dir)>,
@@ -244,6 +246,7 @@ impl Record {
     pub(crate) fn of(tx: &Transaction) -> Self {
         let cut = |bytes: &[u8]| bytes[..bytes.len().min(Self::VALUE_BYTES_MAX)].to_vec();
         Self {
+            id: tx.id,
             values: tx
                 .values()
                 .iter()

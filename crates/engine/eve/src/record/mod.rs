@@ -4,16 +4,25 @@
 //! and the objects beside it. Field names are those of Suricata's user guide, "EVE JSON Format". What no sticky buffer has, parsers
 //! leave as notes, already in the log's words ([`bulkhead_applayer::Notes`], here [`tree`]).
 
+mod dns;
+mod ftp;
 mod http;
+mod http2;
 mod mqtt;
 mod noted;
 mod pgsql;
+mod smtp;
+mod ssh;
+mod tls;
 
 use bulkhead_applayer::{Buffer, Dir, Note, Notes, Protocol};
 use bulkhead_ips::Record;
 use serde_json::{Map, Value, json};
 
+pub use dns::DnsLog;
 pub use mqtt::MqttLog;
+pub use smtp::SmtpLog;
+pub use tls::TlsLog;
 
 /// Objects and lists within one another; what is deeper is left out.
 const DEPTH_MAX: usize = 32;
@@ -30,6 +39,9 @@ pub struct LogConfig {
     pub mqtt: MqttLog,
     /// `pgsql.passwords`: those of clients are logged.
     pub pgsql_passwords: bool,
+    pub dns: DnsLog,
+    pub smtp: SmtpLog,
+    pub tls: TlsLog,
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -42,7 +54,15 @@ pub struct HttpLog {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { extended: true, http: HttpLog::default(), mqtt: MqttLog::default(), pgsql_passwords: false }
+        Self {
+            extended: true,
+            http: HttpLog::default(),
+            mqtt: MqttLog::default(),
+            dns: DnsLog::default(),
+            smtp: SmtpLog::default(),
+            tls: TlsLog::default(),
+            pgsql_passwords: false,
+        }
     }
 }
 
@@ -66,6 +86,13 @@ type Make = fn(&Record, &LogConfig) -> Option<Entry>;
 /// One row a protocol.
 static TABLE: &[(Protocol, Make)] = &[
     (Protocol::Http, http::record),
+    (Protocol::Http2, http2::record),
+    (Protocol::Dns, dns::record),
+    (Protocol::Tls, tls::record),
+    (Protocol::Ssh, ssh::record),
+    (Protocol::Smtp, smtp::record),
+    (Protocol::Ftp, ftp::record),
+    (Protocol::FtpData, ftp::data),
     (Protocol::Dhcp, noted::dhcp),
     (Protocol::Mqtt, mqtt::record),
     (Protocol::Dcerpc, |record, _| noted::plain(record, "dcerpc")),
