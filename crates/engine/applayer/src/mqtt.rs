@@ -127,6 +127,8 @@ struct Waiting {
     /// `None`: the CONNECT.
     id: Option<u16>,
     tx: u64,
+    /// Of the first message. The numbers of all of them are this direction's: rules ask them of the transaction.
+    dir: Dir,
     messages: u32,
 }
 
@@ -186,15 +188,15 @@ impl Mqtt {
             _ => {}
         }
         let dir = io.dir;
-        let tx = match answered.and_then(|at| self.waiting.get_mut(at)) {
+        let (tx, side) = match answered.and_then(|at| self.waiting.get_mut(at)) {
             Some(waiting) => {
                 waiting.messages += 1;
                 if waiting.messages > MESSAGES_MAX {
                     event = Some("mqtt.too_many_messages");
                 }
-                waiting.tx
+                (waiting.tx, waiting.dir)
             }
-            None => io.begin(Protocol::Mqtt)?,
+            None => (io.begin(Protocol::Mqtt)?, dir),
         };
         let is_introduced = self.connected || matches!(kind, 0 | CONNECT | CONNACK) || answered.is_some();
         let is_over = match answered {
@@ -209,7 +211,7 @@ impl Mqtt {
             if !is_introduced {
                 tx.event("mqtt.unintroduced_message", dir);
             }
-            if event != Some("mqtt.too_many_messages") && show(&message, self.version, dir, tx).is_none() {
+            if event != Some("mqtt.too_many_messages") && show(&message, self.version, side, tx).is_none() {
                 tx.event("mqtt.malformed_traffic", dir);
             }
             if is_over {
@@ -236,7 +238,7 @@ impl Mqtt {
             oldest.event("mqtt.too_many_transactions", Dir::ToServer);
             over(oldest);
         }
-        self.waiting.push_back(Waiting { id, tx, messages: 1 });
+        self.waiting.push_back(Waiting { id, tx, dir: io.dir, messages: 1 });
     }
 
     /// A message that is too long to be kept.

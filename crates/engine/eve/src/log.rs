@@ -131,7 +131,7 @@ impl EveLog {
         record.dns.grouped = formats.is_empty() || formats.iter().any(|format| format == "grouped");
         record.smtp.custom = listed("smtp", "custom").into_iter().map(|name| name.replace('-', "_")).collect();
         record.tls.custom = listed("tls", "custom");
-        record.mqtt.passwords = of("mqtt", "passwords").unwrap_or(record.mqtt.passwords);
+        record.mqtt.passwords = of("mqtt", "passwords").unwrap_or(true);
         record.mqtt.text_bytes_max = number("mqtt", "string-log-limit").map_or(record.mqtt.text_bytes_max, |max| max as usize);
         Self {
             file: settings.get(&format!("{key}.filename")).filter(|name| !name.is_empty()).unwrap_or("eve.json").to_owned(),

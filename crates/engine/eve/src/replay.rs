@@ -14,7 +14,7 @@ use bulkhead_ips::{
     Checksums, DropEvent, DropScope, Endpoint, EngineEvent, OnFailure, PacketMeta, Pipeline, PipelineConfig, Ruleset, Source,
 };
 use bulkhead_model::Timestamp;
-use bulkhead_net::decode::{ChecksumState, Decoded, Decoder, FrameMeta};
+use bulkhead_net::decode::{ChecksumState, Decoded, Decoder, FrameMeta, Transport};
 use bulkhead_net::stream::UrgentPolicy;
 use bulkhead_rules::{Beside, Diagnostic, Library, Rule, Severity, Variables};
 use serde_json::Value;
@@ -141,12 +141,18 @@ impl Replay {
         self.pipeline.expire(packet.at, EXPIRE_BUDGET);
         self.tell(None);
         let mut meta = PacketMeta::captured(packet.link, packet.len_on_wire, self.inline);
-        if self.checks == Checks::Never {
+        if self.checks == Checks::Never || self.is_udp(packet) {
             meta.checksum = ChecksumState::Ignored;
         }
         let outcome = self.pipeline.packet(packet.at, &meta, packet.bytes, &mut ());
         self.counts.blocked += u64::from(!outcome.verdict.passes());
         self.tell(Some(packet));
+    }
+
+    /// The reference engine looks at checksums where it puts streams together, and nowhere else.
+    fn is_udp(&mut self, packet: &Packet<'_>) -> bool {
+        let meta = FrameMeta { link: packet.link, checksum: ChecksumState::Ignored, gso: false };
+        matches!(self.decoder.frame(meta, packet.bytes), Decoded::Packet(packet) if matches!(packet.transport, Transport::Udp(_)))
     }
 
     /// `checksum-checks: auto`.
@@ -338,4 +344,7 @@ fn app(settings: &Settings, app: &mut bulkhead_applayer::Config) {
     }
     let double = |key: &str| settings.is(&http(key)).unwrap_or(false);
     app.double_decode = double("double-decode-path") || double("double-decode-query");
+    if let Some(max) = settings.number("app-layer.protocols.mqtt.max-msg-length") {
+        app.mqtt_message_bytes_max = app.mqtt_message_bytes_max.min(usize::try_from(max).unwrap_or(usize::MAX));
+    }
 }

@@ -454,11 +454,7 @@ impl Quic {
         let frames = match packet.kind {
             Kind::Initial if google => Some(packet.bytes.get(packet.number_at..).unwrap_or_default().to_vec()),
             Kind::Initial => self.open(packet, dir),
-            Kind::Retry if dir == Dir::ToClient => {
-                // The client begins again, with what the server has chosen.
-                *self = Self::default();
-                None
-            }
+            // After a retry the client begins again with what the server has chosen; its packet brings the keys.
             Kind::EarlyData | Kind::Handshake | Kind::Retry | Kind::Negotiation => None,
         };
         // What follows a hello belongs to it, unless it is another client's.
