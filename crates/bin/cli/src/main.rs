@@ -10,6 +10,7 @@ mod down;
 mod event_text;
 mod events;
 mod failure;
+mod host;
 #[cfg(test)]
 #[path = "../../../service/api/tests/kit/mod.rs"]
 mod kit;
@@ -80,6 +81,7 @@ enum Verb {
     Replay(replay::Args),
     Reload(reload::Args),
     Down(down::Args),
+    Host(host::Args),
     Lab(lab::Args),
     #[command(hide = true)]
     LabNode(lab::NodeArgs),
@@ -107,6 +109,7 @@ fn main() -> ExitCode {
         Verb::Replay(args) => replay::run(&args, &mut context),
         Verb::Reload(args) => reload::run(&args, &mut context),
         Verb::Down(args) => down::run(&args, &mut context),
+        Verb::Host(args) => host::run(&args, &mut context),
         Verb::Lab(args) => lab::run(&args, &mut context),
         Verb::LabNode(args) => lab::node(&args),
         Verb::OciHook(args) => oci_hook::run(&args, &context),

@@ -13,6 +13,7 @@ mod decide;
 mod diagnostic;
 mod fuzz;
 mod load;
+mod plain;
 pub mod schema;
 mod segments;
 mod selector;
@@ -27,6 +28,7 @@ pub use decide::{Party, decide};
 pub use diagnostic::{DIAGNOSTICS_MAX, Diagnostic, Severity, render};
 pub use fuzz::fuzz_config;
 pub use load::{OVERRIDE_RULES_MAX, SEGMENT_RULES_MAX, SOURCES_MAX, Source, WORKLOAD_RULES_MAX, lint, parse};
+pub use plain::plain_tree;
 pub use segments::{
     CLASSES_MAX, ClassId, PAIR_RULES_MAX, PortRule, RULE_NONE, RULE_OVERFLOW, RULE_UNCLASSED, SegmentProblem, SegmentTable, Segmented,
     Segmenter, compile_segments,

@@ -48,5 +48,6 @@ pub mod sock;
 pub mod sysctl;
 pub mod tap;
 pub mod trial;
+pub mod xattr;
 
 pub use error::{Errno, OsError};
