@@ -88,6 +88,7 @@ named! {
         Tftp "tftp",
         Krb5 "krb5",
         Ldap "ldap",
+        Nfs "nfs",
         Smb "smb",
         Snmp "snmp",
     }
@@ -231,6 +232,7 @@ named! {
         Krb5TicketEncryption "krb5.ticket_encryption",
         LdapRequestOperation "ldap.request.operation", LdapResponsesOperation "ldap.responses.operation",
         LdapResponsesCount "ldap.responses.count", LdapResponsesResultCode "ldap.responses.result_code",
+        NfsVersion "nfs.version", NfsProcedure "nfs_procedure",
         SnmpVersion "snmp.version", SnmpPduType "snmp.pdu_type",
     }
 }

@@ -8,7 +8,7 @@ use crate::http2::Upgraded;
 use crate::names::{Dir, Protocol};
 use crate::session::Transport;
 use crate::sink::Finished;
-use crate::{dcerpc, dhcp, dns, ftp, http, http2, krb5, ldap, mqtt, ntp, pgsql, quic, sip, smb, smtp, snmp, ssh, tftp, tls};
+use crate::{dcerpc, dhcp, dns, ftp, http, http2, krb5, ldap, mqtt, nfs, ntp, pgsql, quic, sip, smb, smtp, snmp, ssh, tftp, tls};
 
 /// One row a protocol, asked in this order.
 pub(crate) static TABLE: &[Entry] = &[
@@ -55,6 +55,8 @@ pub(crate) static TABLE: &[Entry] = &[
     udp(Protocol::Snmp, snmp::probe, |_| Box::new(Messages { protocol: Protocol::Snmp, read: snmp::read })),
     tcp(Protocol::Ldap, ldap::probe_tcp, |_| Box::new(ldap::Ldap::new(Transport::Tcp))),
     udp(Protocol::Ldap, ldap::probe_udp, |_| Box::new(ldap::Ldap::new(Transport::Udp))),
+    tcp(Protocol::Nfs, nfs::probe_tcp, |_| Box::new(nfs::Nfs::new(Transport::Tcp))),
+    udp(Protocol::Nfs, nfs::probe_udp, |_| Box::new(nfs::Nfs::new(Transport::Udp))),
     tcp(Protocol::Krb5, krb5::probe_tcp, |_| Box::new(krb5::Krb5::new(Transport::Tcp))),
     udp(Protocol::Krb5, krb5::probe_udp, |_| Box::new(krb5::Krb5::new(Transport::Udp))),
     Entry { protocol: Protocol::Quic, transport: Transport::Udp, probe: quic::probe, parser: |_| Box::<quic::Quic>::default() },

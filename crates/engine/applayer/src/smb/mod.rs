@@ -8,13 +8,12 @@
 //! written to its close; so is each bind and call of DCE/RPC. Data of reads and writes is shown as it comes, everything else when its
 //! message is whole.
 
-mod files;
 mod names;
 mod ntlmssp;
 mod one;
 mod two;
 
-use files::{File, Put};
+use crate::files::{File, Put};
 
 use crate::context::Io;
 use crate::dcerpc::{self, Association};

@@ -102,6 +102,7 @@ static TABLE: &[(Protocol, Make)] = &[
     (Protocol::Sip, |record, _| noted::plain(record, "sip")),
     (Protocol::Krb5, |record, _| noted::plain(record, "krb5")),
     (Protocol::Ldap, |record, _| noted::plain(record, "ldap")),
+    (Protocol::Nfs, noted::nfs),
     (Protocol::Smb, |record, _| noted::plain(record, "smb")),
     (Protocol::Snmp, |record, _| noted::plain(record, "snmp")),
     (Protocol::Tftp, |record, _| noted::plain(record, "tftp")),
