@@ -13,6 +13,7 @@ mod app;
 mod backtrack;
 mod derive;
 mod detect;
+mod grams;
 mod hosts;
 pub mod inspect;
 mod outcome;

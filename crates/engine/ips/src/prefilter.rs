@@ -7,14 +7,15 @@
 //! Two searches, chosen by how many literals the group has:
 //! * *few*: a SIMD search for fragments of at most four bytes ([`bulkhead_simd`]), then a comparison of the whole
 //!   literal at that place;
-//! * *many*: each literal is filed under the four bytes of it that are rarest in its group; each position of
-//!   the run is looked up in a bitmap, then in a hash table, then compared. Literals of two and three bytes are
-//!   searched as *few* beside it.
+//! * *many*: each literal of seven bytes and more is filed under four parts of it, the rarest in its group; every fourth position of
+//!   the run is looked up in a bitmap, then in a hash table, then compared ([`crate::grams`]). Shorter literals are
+//!   searched as *few* beside it; where these are many too, those of four bytes and more at each position.
 //!
 //! Single bytes are looked for one by one.
 
 use bulkhead_simd::{BUCKETS, ByteSet, Fragment, PLACES, Teddy};
 
+use crate::grams::{Grams, SHORTEST, STRIDE, fold_word};
 use crate::inspect::Work;
 
 /// Bytes of a literal that the first pass looks at; the second pass looks at all. Bounds what is carried.
@@ -23,7 +24,8 @@ pub const LITERAL_BYTES_MAX: usize = 48;
 pub const CARRY_BYTES: usize = LITERAL_BYTES_MAX - 1;
 /// Literals that are searched as *few*: above it too many positions of ordinary text look like a fragment.
 const FEW_MAX: usize = 128;
-const BITMAP_BITS: u32 = 18;
+/// The same for the short ones beside *many*, of which each would cost a look-up at each position.
+const SHORT_MAX: usize = 256;
 
 /// The last bytes of one direction.
 #[derive(Debug, Clone, Copy)]
@@ -84,6 +86,8 @@ struct Engine {
     singles: Vec<u32>,
     few: Option<Few>,
     many: Option<Grams>,
+    /// Of four to six bytes, where they are many.
+    short: Option<Grams>,
 }
 
 /// Literals of two bytes and more by a fragment of at most four.
@@ -102,17 +106,6 @@ struct Filed {
     literal: u32,
     /// Where the fragment stands in it.
     place: u8,
-}
-
-/// Literals of four bytes and more by one of their four-byte parts, folded to lower case.
-#[derive(Debug)]
-struct Grams {
-    bitmap: Vec<u64>,
-    /// Open addressing: (gram, first in `entries`, count), 0 count is free.
-    table: Vec<(u32, u32, u32)>,
-    mask: usize,
-    /// Literal and the gram's place in it.
-    entries: Vec<(u32, u8)>,
 }
 
 impl Prefilter {
@@ -159,7 +152,7 @@ impl Prefilter {
 
     /// Literals that end after `from`.
     fn scan_run(&self, bytes: &[u8], from: usize, work: &mut Work, hit: &mut impl FnMut(u32)) {
-        let Engine { singles, few, many } = &self.engine;
+        let Engine { singles, few, many, short } = &self.engine;
         for number in singles {
             let literal = &self.literals[*number as usize];
             let byte = literal.bytes[0];
@@ -171,7 +164,7 @@ impl Prefilter {
         if let Some(few) = few {
             few.scan(bytes, |literal, place, at| self.compare(bytes, at, literal, place, from, work, hit));
         }
-        if let Some(many) = many {
+        for many in many.iter().chain(short) {
             many.scan(bytes, |literal, place, at| self.compare(bytes, at, literal, place, from, work, hit));
         }
     }
@@ -199,12 +192,24 @@ impl Engine {
             (0u32..).zip(literals).filter(|(_, literal)| wanted(literal.bytes.len())).map(|(number, _)| number).collect()
         };
         let all = numbers(&|len| len > 1);
-        let (few, many) =
-            if all.len() <= FEW_MAX { (all, Vec::new()) } else { (numbers(&|len| len == 2 || len == 3), numbers(&|len| len > 3)) };
+        let (mut few, mut many, mut short) = (all, Vec::new(), Vec::new());
+        if few.len() > FEW_MAX {
+            few = numbers(&|len| (2..SHORTEST).contains(&len));
+            many = numbers(&|len| len >= SHORTEST);
+        }
+        if few.len() > SHORT_MAX {
+            few = numbers(&|len| len == 2 || len == 3);
+            short = numbers(&|len| (4..SHORTEST).contains(&len));
+        }
+        let grams = |numbers: &[u32], stride: usize| {
+            let filed = numbers.iter().map(|number| (*number, literals[*number as usize].bytes.as_slice()));
+            (!numbers.is_empty()).then(|| Grams::new(filed, stride))
+        };
         Self {
             singles: numbers(&|len| len == 1),
             few: (!few.is_empty()).then(|| Few::new(literals, &few)),
-            many: (!many.is_empty()).then(|| Grams::new(literals, &many)),
+            many: grams(&many, STRIDE),
+            short: grams(&short, 1),
         }
     }
 }
@@ -238,7 +243,7 @@ impl Few {
             let mut next = [0; 4];
             let here = &bytes[at..bytes.len().min(at + 4)];
             next[..here.len()].copy_from_slice(here);
-            let gram = fold(u32::from_le_bytes(next));
+            let gram = fold_word(u32::from_le_bytes(next));
             while buckets != 0 {
                 for filed in &self.buckets[buckets.trailing_zeros() as usize] {
                     if gram & filed.mask == filed.gram {
@@ -263,7 +268,7 @@ fn fragment(number: u32, literal: &Literal) -> (Fragment, Filed) {
     let mut bytes = [0; 4];
     bytes[..len].copy_from_slice(&literal.bytes[rarest..rarest + len]);
     let mask = u32::MAX >> (8 * (PLACES - len));
-    let filed = Filed { gram: fold(u32::from_le_bytes(bytes)) & mask, mask, literal: number, place: rarest as u8 };
+    let filed = Filed { gram: fold_word(u32::from_le_bytes(bytes)) & mask, mask, literal: number, place: rarest as u8 };
     (of(rarest), filed)
 }
 
@@ -338,88 +343,6 @@ const COMMONNESS: f64 = {
     }
     sum as f64
 };
-
-impl Grams {
-    fn new(literals: &[Literal], numbers: &[u32]) -> Self {
-        let literals = || numbers.iter().map(|number| (*number, &literals[*number as usize]));
-        // How many literals have each gram: the rarest in the group spreads the table best.
-        let mut frequency: std::collections::BTreeMap<u32, u32> = std::collections::BTreeMap::new();
-        for (_, literal) in literals() {
-            for window in literal.bytes.windows(4) {
-                *frequency.entry(fold(gram(window))).or_default() += 1;
-            }
-        }
-        let mut filed: Vec<(u32, u32, u8)> = Vec::new();
-        for (number, literal) in literals() {
-            let cost = |(place, window): &(usize, &[u8])| {
-                let common: u32 = window.iter().map(|byte| commonness(byte.to_ascii_lowercase())).sum();
-                (common * 4 + frequency.get(&fold(gram(window))).copied().unwrap_or(0).min(200), *place)
-            };
-            if let Some((place, window)) = literal.bytes.windows(4).enumerate().min_by_key(cost) {
-                filed.push((fold(gram(window)), number, place as u8));
-            }
-        }
-        filed.sort_unstable();
-        let slots = (filed.len() * 2).next_power_of_two().max(16);
-        let mut grams =
-            Self { bitmap: vec![0; 1 << (BITMAP_BITS - 6)], table: vec![(0, 0, 0); slots], mask: slots - 1, entries: Vec::new() };
-        for chunk in filed.chunk_by(|a, b| a.0 == b.0) {
-            let key = chunk[0].0;
-            let first = grams.entries.len() as u32;
-            grams.entries.extend(chunk.iter().map(|(_, number, place)| (*number, *place)));
-            let bit = bitmap_bit(key);
-            grams.bitmap[bit >> 6] |= 1 << (bit & 63);
-            let mut slot = hash(key) as usize & grams.mask;
-            while grams.table[slot].2 != 0 {
-                slot = (slot + 1) & grams.mask;
-            }
-            grams.table[slot] = (key, first, chunk.len() as u32);
-        }
-        grams
-    }
-
-    fn scan(&self, bytes: &[u8], mut candidate: impl FnMut(u32, u8, usize)) {
-        for (at, window) in bytes.windows(4).enumerate() {
-            let key = fold(gram(window));
-            let bit = bitmap_bit(key);
-            if self.bitmap[bit >> 6] >> (bit & 63) & 1 == 0 {
-                continue;
-            }
-            let mut slot = hash(key) as usize & self.mask;
-            while self.table[slot].2 != 0 {
-                let (found, first, count) = self.table[slot];
-                if found == key {
-                    for (number, place) in &self.entries[first as usize..(first + count) as usize] {
-                        candidate(*number, *place, at);
-                    }
-                    break;
-                }
-                slot = (slot + 1) & self.mask;
-            }
-        }
-    }
-}
-
-fn gram(window: &[u8]) -> u32 {
-    match window.first_chunk::<4>() {
-        Some(bytes) => u32::from_le_bytes(*bytes),
-        None => 0,
-    }
-}
-
-/// Letters of either case give the same; a few other bytes too, which only costs a comparison.
-const fn fold(gram: u32) -> u32 {
-    gram | 0x2020_2020
-}
-
-const fn hash(gram: u32) -> u32 {
-    let mixed = gram.wrapping_mul(0x9e37_79b1);
-    mixed ^ (mixed >> 15)
-}
-
-const fn bitmap_bit(gram: u32) -> usize {
-    (gram.wrapping_mul(0x9e37_79b1) >> (32 - BITMAP_BITS)) as usize
-}
 
 #[cfg(test)]
 mod tests {
