@@ -25,6 +25,8 @@ use crate::transaction::{Piece, TxScratch, TxState, Values, bit};
 
 /// Payload matches of one flow that wait until its protocol is recognised.
 const WAITING_MAX: usize = 64;
+/// Rules of one flow whose literal was in the payload, while the transaction that it belongs to goes on.
+const GATES_MAX: usize = 64;
 /// Slots that stay when no transaction is open.
 const SLOTS_KEPT: usize = 4_096;
 /// Rules of one flow that may be told of again and have had their turn.
@@ -110,6 +112,17 @@ pub(crate) struct AppFlow {
     tx_bits: Vec<(u64, u64)>,
     /// Offset in each direction before which all bytes belong to transactions that are complete.
     raw_from: [u64; 2],
+    /// Rules whose literal was in the payload.
+    gates: Vec<Gate>,
+    transport: Transport,
+}
+
+/// A rule on transactions whose literal was in a direction's bytes, before an offset.
+#[derive(Debug, Clone, Copy)]
+struct Gate {
+    rule: RuleId,
+    dir: Direction,
+    before: u64,
 }
 
 /// Bytes of one direction as they came.
@@ -132,6 +145,8 @@ impl AppFlow {
             done: Vec::new(),
             tx_bits: Vec::new(),
             raw_from: [0; 2],
+            gates: Vec::new(),
+            transport,
         }
     }
 
@@ -152,6 +167,7 @@ impl AppFlow {
     pub fn search_again(&mut self) {
         self.search_again = true;
         self.done.clear();
+        self.gates.clear();
     }
 
     /// Whether a rule that is told of more than once in a transaction has its first turn in it.
@@ -188,6 +204,33 @@ impl AppFlow {
                 self.tx_bits.push((tx, bit.name));
             }
             (BitsOperation::Set | BitsOperation::Unset | BitsOperation::IsSet | BitsOperation::IsNotSet, _) => {}
+        }
+    }
+
+    /// Remembers which rules' literals are in the bytes in hand. False: there was no room for one.
+    fn open_gates(&mut self, raw: &Raw<'_>, found: &[RuleId]) -> bool {
+        // Each datagram is for itself.
+        let before = match self.transport {
+            Transport::Tcp => raw.base + (raw.before.len() + raw.fresh.len()) as u64,
+            Transport::Udp => u64::MAX,
+        };
+        for rule in found {
+            if let Some(gate) = self.gates.iter_mut().find(|gate| gate.rule == *rule && gate.dir == raw.dir) {
+                gate.before = before;
+            } else if self.gates.len() < GATES_MAX || self.transport == Transport::Udp {
+                self.gates.push(Gate { rule: *rule, dir: raw.dir, before });
+            } else {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Forgets those of transactions that are over.
+    fn close_gates(&mut self) {
+        match self.transport {
+            Transport::Tcp => self.gates.retain(|gate| gate.before > self.raw_from[index(gate.dir)]),
+            Transport::Udp => self.gates.clear(),
         }
     }
 
@@ -253,12 +296,33 @@ impl Apps {
     fn call(&mut self, flow: &mut AppFlow, with: With<'_>, act: impl FnOnce(&mut Session, &mut Context, &mut dyn Sink)) {
         let With { rules, config, ends, raw, scratch, stats } = with;
         let raw_from = flow.raw_from;
+        if let Some(raw) = &raw
+            && !scratch.gates.is_empty()
+            && !flow.open_gates(raw, &scratch.gates)
+        {
+            scratch.cap_reached = true;
+            stats.pending_overflow += 1;
+        }
+        let gates = std::mem::take(&mut flow.gates);
         let protocol = flow.session.protocol();
         let Self { context, slots, free, scratch: tx_scratch, memory, now } = self;
         let now = *now;
         let mut slots = Slots { slots, free, memory };
-        let mut listener =
-            Listener { rules, config, ends, raw, raw_from, completes: false, now, scratch, stats, slots: &mut slots, tx_scratch, protocol };
+        let mut listener = Listener {
+            rules,
+            config,
+            ends,
+            raw,
+            raw_from,
+            gates,
+            completes: false,
+            now,
+            scratch,
+            stats,
+            slots: &mut slots,
+            tx_scratch,
+            protocol,
+        };
         if std::mem::take(&mut flow.search_again) {
             for tx in flow.session.open_transactions() {
                 listener.look_again(tx);
@@ -275,14 +339,17 @@ impl Apps {
             *listener.slots.memory = (*listener.slots.memory + now).saturating_sub(flow.counted);
             flow.counted = now;
         }
-        let Listener { scratch, stats, raw_from, completes, .. } = listener;
-        flow.raw_from = raw_from;
+        let Listener { scratch, stats, raw_from, gates, completes, .. } = listener;
+        (flow.raw_from, flow.gates) = (raw_from, gates);
         if let Some(raw) = raw
             && completes
             && flow.session.pending() == 0
         {
             // Nothing of these bytes belongs to the next one.
             flow.raw_from[index(raw.dir)] = raw.base + (raw.before.len() + raw.fresh.len()) as u64;
+        }
+        if !flow.gates.is_empty() {
+            flow.close_gates();
         }
         settle(flow, rules, scratch.settled_from, scratch, stats);
     }
@@ -370,6 +437,7 @@ struct Listener<'a, 'b> {
     ends: (End, End),
     raw: Option<Raw<'a>>,
     raw_from: [u64; 2],
+    gates: Vec<Gate>,
     /// What was told of last is complete in the direction in hand.
     completes: bool,
     now: Timestamp,
@@ -423,6 +491,11 @@ impl Listener<'_, '_> {
             self.completes = tx.progress(dir_of(raw.dir)) == Stage::Complete;
             if self.completes {
                 self.raw_from[index(raw.dir)] = raw.base + raw.before.len() as u64;
+            }
+        }
+        for gate in &self.gates {
+            if self.raw.is_some_and(|raw| raw.dir == gate.dir) && gate.before > state.raw_from[index(gate.dir)] {
+                rules.open(app, gate.rule, state);
             }
         }
         for value in tx.news() {

@@ -252,6 +252,8 @@ pub(crate) struct Matched {
 pub(crate) struct Scratch {
     pub matched: Vec<Matched>,
     candidates: Vec<Candidate>,
+    /// Rules on transactions whose literal is in the bytes in hand.
+    pub gates: Vec<RuleId>,
     /// By rule: the pass in which it became a candidate.
     stamps: Vec<u32>,
     stamp: u32,
@@ -294,6 +296,7 @@ impl Scratch {
     /// Forgets the candidates of the pass before.
     fn begin_pass(&mut self) {
         self.candidates.clear();
+        self.gates.clear();
         self.stamp = self.stamp.wrapping_add(1);
         if self.stamp == 0 {
             self.stamps.fill(0);
@@ -309,8 +312,8 @@ impl Scratch {
         }
     }
 
-    /// First pass over one run of bytes. `first`: of the first packet of its direction.
-    fn prefilter(&mut self, groups: &[&Group; 3], carry: &Carry, bytes: &[u8], first: bool, stats: &mut Stats) {
+    /// First pass over one run of bytes. `first`: source and destination of the first packet of its direction.
+    fn prefilter(&mut self, groups: &[&Group; 3], carry: &Carry, bytes: &[u8], first: Option<(IpAddr, IpAddr)>, stats: &mut Stats) {
         for group in groups {
             self.scan = self.scan.wrapping_add(1);
             if self.scan == 0 {
@@ -329,13 +332,16 @@ impl Scratch {
                     for rule in &group.owners[number as usize] {
                         self.add(*rule, true);
                     }
+                    self.gates.extend(&group.gates[number as usize]);
                 }
             });
             self.work = work;
             stats.prefilter_hits += hits;
-            let once = if first { group.once.as_slice() } else { &[] };
-            for rule in group.always.iter().chain(once) {
+            for rule in &group.always {
                 self.add(*rule, true);
+            }
+            for rule in first.iter().flat_map(|(source, destination)| group.once.candidates(*source, *destination)) {
+                self.add(rule, true);
             }
         }
     }
@@ -375,7 +381,10 @@ impl StreamSink for StreamInspector<'_> {
         if self.config.bypass_encrypted {
             self.tls.push(dir, bytes, self.memory, self.config.lookback_memory_max);
         }
-        if self.app.is_some() || follows(self.rules, self.config, offset == 0, bytes) {
+        let followed = self.app.is_some() || follows(self.rules, self.config, offset == 0, bytes);
+        // Rules on transactions may wait for what the first pass finds, so it comes first.
+        let searched = self.search(dir, offset, bytes, followed);
+        if followed {
             let Self { rules, config, client, server, halves, app, apps, scratch, stats, .. } = self;
             scratch.settled_from = scratch.matched.len();
             let flow = app.get_or_insert_with(|| Box::new(AppFlow::new(Carrier::Tcp)));
@@ -384,7 +393,9 @@ impl StreamSink for StreamInspector<'_> {
             let raw = Some(Raw { dir, base: offset.saturating_sub(before.len() as u64), before, fresh: bytes });
             apps.data(flow, dir, bytes, With { rules, config, ends: (*client, *server), raw, scratch, stats });
         }
-        self.payload(dir, offset, bytes);
+        if searched {
+            self.verify(dir, offset, bytes);
+        }
         if let Some(flow) = self.app.as_deref_mut().filter(|flow| !flow.is_resolved()) {
             let from = self.scratch.settled_from;
             Apps::settle(flow, self.rules, from, self.scratch, self.stats);
@@ -417,33 +428,49 @@ pub(crate) fn follows(rules: &Ruleset, config: &PipelineConfig, begins: bool, by
 }
 
 impl StreamInspector<'_> {
-    /// Rules on the stream's own bytes.
-    fn payload(&mut self, dir: Direction, offset: u64, bytes: &[u8]) {
-        let (from, to) = match dir {
+    /// Sender and receiver of a direction.
+    const fn ends(&self, dir: Direction) -> (End, End) {
+        match dir {
             Direction::ToServer => (self.client, self.server),
             Direction::ToClient => (self.server, self.client),
-        };
+        }
+    }
+
+    /// Rules on transactions may look at what came before, too.
+    fn keeps_raw(&self, followed: bool) -> bool {
+        self.rules.transactions().wants_raw() && followed
+    }
+
+    /// First pass over the stream's own bytes. Whether there is a second.
+    fn search(&mut self, dir: Direction, offset: u64, bytes: &[u8], followed: bool) -> bool {
+        let (from, to) = self.ends(dir);
         let groups = self.rules.stream_groups(dir, from.1, to.1);
-        // Rules on transactions may look at what came before, too.
-        let raw = self.rules.transactions().wants_raw() && self.app.is_some();
-        if (groups.iter().all(|group| group.is_empty()) && !raw) || self.scratch.work.is_spent() {
-            return;
+        self.scratch.begin_pass();
+        if (groups.iter().all(|group| group.is_empty()) && !self.keeps_raw(followed)) || self.scratch.work.is_spent() {
+            return false;
         }
         let half = &mut self.halves.get_or_insert_default()[index(dir)];
         if half.next != offset {
             half.skip_to(offset);
         }
-        // First pass.
-        self.scratch.begin_pass();
         if std::mem::take(&mut half.search_again) && !half.lookback.is_empty() {
-            self.scratch.prefilter(&groups, &Carry::default(), &half.lookback, false, self.stats);
+            self.scratch.prefilter(&groups, &Carry::default(), &half.lookback, None, self.stats);
         }
-        self.scratch.prefilter(&groups, &half.carry, bytes, false, self.stats);
+        self.scratch.prefilter(&groups, &half.carry, bytes, None, self.stats);
         half.pending.retain(|pending| pending.until > offset);
         for pending in &half.pending {
             self.scratch.add(pending.rule, false);
         }
-        // Second pass, on the new bytes and as many before them as the rules may need.
+        true
+    }
+
+    /// Second pass over the stream's own bytes.
+    fn verify(&mut self, dir: Direction, offset: u64, bytes: &[u8]) {
+        let (from, to) = self.ends(dir);
+        let groups = self.rules.stream_groups(dir, from.1, to.1);
+        let raw = self.keeps_raw(self.app.is_some());
+        let half = &mut self.halves.get_or_insert_default()[index(dir)];
+        // On the new bytes and as many before them as the rules may need.
         let wanted = if raw { usize::MAX } else { groups.iter().map(|group| group.lookback).max().unwrap_or(0) };
         let lookback = wanted.min(self.config.lookback_bytes_max);
         let before = half.lookback.capacity();

@@ -9,6 +9,7 @@
 //! Bytes, times and seeds come in; verdicts and events go out. An engine never learns what a workload is.
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod app;
 mod backtrack;
 mod derive;

@@ -495,6 +495,9 @@ impl Judge {
         {
             let app = flow.state.app.get_or_insert_with(|| Box::new(AppFlow::new(Carrier::Udp)));
             let (rules, config) = (&self.rules, &self.config);
+            // Nothing searches a datagram before its transaction, so no rule waits.
+            self.scratch.gates.clear();
+            self.scratch.gates.extend(rules.gated_datagrams());
             let raw = Some(Raw { dir, base: 0, before: &[], fresh: packet.payload });
             let with = With { rules, config, ends: (client, server), raw, scratch: &mut self.scratch, stats: &mut self.stats };
             self.apps.data(app, dir, packet.payload, with);

@@ -29,6 +29,7 @@ use bulkhead_rules::{
     Variables,
 };
 
+use crate::addresses::ByAddress;
 use crate::hosts::{HostBit, TxBit};
 use crate::inspect::Steps;
 use crate::prefilter::{LITERAL_BYTES_MAX, Prefilter};
@@ -129,6 +130,8 @@ pub(crate) struct Compiled {
     pub on_packet: bool,
     /// Judged on the stream of a followed TCP connection.
     pub on_stream: bool,
+    /// Judged on transactions.
+    pub is_of_transactions: bool,
     /// Judged once per flow and direction: nothing but addresses decides.
     pub ip_only: bool,
 }
@@ -185,6 +188,8 @@ pub struct Ruleset {
     transactions: TxRules,
     /// Rules on transactions: their numbers.
     tx_rules: Vec<RuleId>,
+    /// Those of them that wait for a literal in the payload and look at protocols over UDP.
+    gated_datagrams: Vec<RuleId>,
     /// A rule asks for a protocol without looking into its transactions.
     asks_for_apps: bool,
     by_finding: ByFinding,
@@ -242,10 +247,12 @@ pub(crate) struct Group {
     pub prefilter: Prefilter,
     /// Rules by literal's number.
     pub owners: Vec<Vec<RuleId>>,
+    /// The same of rules on transactions that are looked at once their literal was in the stream.
+    pub gates: Vec<Vec<RuleId>>,
     /// Rules without a literal.
     pub always: Vec<RuleId>,
     /// Those of them that are judged once per flow and direction: thousands, in sets that list addresses.
-    pub once: Vec<RuleId>,
+    pub once: ByAddress,
     /// Bytes before the newest that its rules may need, `usize::MAX` without bound.
     pub lookback: usize,
     pub all: Vec<RuleId>,
@@ -278,7 +285,7 @@ impl Ruleset {
             }
         }
         compiled.sort_by_key(|(turn, ..)| *turn);
-        let literals: Vec<Option<Literal>> = compiled.iter().map(|(_, _, literal, _)| literal.clone()).collect();
+        let mut literals: Vec<Option<Literal>> = compiled.iter().map(|(_, _, literal, _)| literal.clone()).collect();
         let mut rules: Vec<Compiled> = Vec::with_capacity(compiled.len());
         let mut tx_rules = Vec::new();
         let transactions = TxRules::build((0..).zip(compiled).map(|(id, (_, rule, _, tx))| {
@@ -288,6 +295,12 @@ impl Ruleset {
             }
             tx
         }));
+        // Of a rule on transactions, the literal that opens its gate.
+        for id in &tx_rules {
+            literals[*id as usize] = transactions.gate(*id).map(|(bytes, nocase)| Literal { bytes: bytes.clone(), nocase: *nocase });
+        }
+        let gated = transactions.gated().iter().copied();
+        let gated_datagrams = gated.filter(|id| rules[*id as usize].protocol_matches(17)).collect();
         let asks_for_apps = (0..).zip(&rules).any(|(id, rule)| rule.apps != u64::MAX && !transactions.has(id));
         let tables = |class: ProtoClass, on_stream: bool| Tables::new(&rules, &literals, class, on_stream);
         let packet = [
@@ -302,7 +315,7 @@ impl Ruleset {
             by_finding.add(&rule.raised, id);
         }
         let of_frames = (0..).zip(&rules).filter(|(_, rule)| rule.is_of_frames()).map(|(id, _)| id).collect();
-        let ruleset = Self { packet, stream, rules, transactions, tx_rules, asks_for_apps, by_finding, of_frames };
+        let ruleset = Self { packet, stream, rules, transactions, tx_rules, gated_datagrams, asks_for_apps, by_finding, of_frames };
         Compilation { ruleset: Arc::new(ruleset), diagnostics }
     }
 
@@ -365,6 +378,10 @@ impl Ruleset {
     /// Those that look into transactions, by the same numbers.
     pub fn transactions(&self) -> &TxRules {
         &self.transactions
+    }
+
+    pub(crate) fn gated_datagrams(&self) -> &[RuleId] {
+        &self.gated_datagrams
     }
 
     /// Whether application layers have to be followed.
@@ -571,7 +588,8 @@ impl Table {
         for (id, rule) in rules.iter().enumerate() {
             let id = id as RuleId;
             // A stream rule is tried on packets that no stream takes in; TCP keeps those in the stream's table.
-            let wanted = if on_stream { rule.on_stream } else { rule.on_packet || (rule.on_stream && class != ProtoClass::Tcp) };
+            let gate = rule.is_of_transactions && literals[id as usize].is_some();
+            let wanted = if on_stream { rule.on_stream || gate } else { rule.on_packet || (rule.on_stream && class != ProtoClass::Tcp) };
             if !wanted
                 || !rule.raised.is_empty()
                 || rule.empty_part().is_some()
@@ -673,24 +691,30 @@ impl Group {
         let mut numbers: BTreeMap<(Vec<u8>, bool), usize> = BTreeMap::new();
         let mut group = Self::default();
         let mut found: Vec<(Vec<u8>, bool)> = Vec::new();
+        let mut once = Vec::new();
         for id in &all {
-            let steps = &rules[*id as usize].steps;
-            let span = steps.span.or_else(|| steps.reach.and_then(|reach| usize::try_from(reach).ok()));
-            group.lookback = group.lookback.max(span.map_or(usize::MAX, |span| span.saturating_sub(1)));
+            let rule = &rules[*id as usize];
+            if !rule.is_of_transactions {
+                let span = rule.steps.span.or_else(|| rule.steps.reach.and_then(|reach| usize::try_from(reach).ok()));
+                group.lookback = group.lookback.max(span.map_or(usize::MAX, |span| span.saturating_sub(1)));
+            }
             match &literals[*id as usize] {
-                None if rules[*id as usize].ip_only => group.once.push(*id),
+                None if rule.ip_only => once.push(*id),
                 None => group.always.push(*id),
                 Some(literal) => {
                     let key = (literal.bytes.clone(), literal.nocase);
                     let number = *numbers.entry(key.clone()).or_insert_with(|| {
                         found.push(key);
                         group.owners.push(Vec::new());
+                        group.gates.push(Vec::new());
                         group.owners.len() - 1
                     });
-                    group.owners[number].push(*id);
+                    let lists = if rule.is_of_transactions { &mut group.gates } else { &mut group.owners };
+                    lists[number].push(*id);
                 }
             }
         }
+        group.once = ByAddress::new(&once, rules);
         if group.always.iter().all(|id| rules[*id as usize].steps.is_empty()) && group.owners.is_empty() {
             group.lookback = 0;
         }

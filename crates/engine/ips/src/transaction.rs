@@ -127,9 +127,11 @@ pub struct TxRules {
     rules: Vec<Option<TxRule>>,
     /// Of those that are there.
     count: usize,
-    /// By buffer and direction: places in `groups`.
-    by_buffer: BTreeMap<(BufferId, Side), Vec<usize>>,
+    /// By buffer, then direction: the places in `groups` at which those of it begin and end.
+    by_buffer: Vec<[(u32, u32); 2]>,
     groups: Vec<Group>,
+    /// Rules that wait for a literal in the payload.
+    gated: Vec<TxRuleId>,
     /// Rules that become candidates with an event, or with a number.
     by_event: BTreeMap<String, Vec<TxRuleId>>,
     by_field: BTreeMap<Field, Vec<TxRuleId>>,
@@ -254,7 +256,7 @@ impl TxRules {
             let forms = compiled.iter().flat_map(|rule| std::iter::once(rule).chain(rule.turned.as_deref()));
             for (place, literal, tests) in forms.filter_map(|form| match &form.trigger {
                 Trigger::List(place, literal) => Some((place, literal, &form.tests)),
-                Trigger::Event(_) | Trigger::Number(_) | Trigger::Start => None,
+                Trigger::Payload(_) | Trigger::Event(_) | Trigger::Number(_) | Trigger::Start => None,
             }) {
                 let Some(Test::List(list)) = tests.get(*place) else { continue };
                 let sides = [(list.to_server, Side::Server), (list.to_client, Side::Client)];
@@ -272,6 +274,7 @@ impl TxRules {
             match compiled.as_ref().map(|rule| &rule.trigger) {
                 Some(Trigger::Event(name)) => built.by_event.entry(name.unwrap_or_default().to_owned()).or_default().push(number),
                 Some(Trigger::Number(field)) => built.by_field.entry(*field).or_default().push(number),
+                Some(Trigger::Payload(_)) => built.gated.push(number),
                 Some(Trigger::Start) => built.at_start.push(number),
                 Some(Trigger::List(..)) | None => {}
             }
@@ -280,7 +283,14 @@ impl TxRules {
             built.rules.push(compiled);
         }
         for ((buffer, side, _), draft) in drafts {
-            built.by_buffer.entry((buffer, side)).or_default().push(built.groups.len());
+            let here = built.groups.len() as u32;
+            built.by_buffer.resize(BufferId::ALL.len(), [(0, 0); 2]);
+            let (first, end) = &mut built.by_buffer[buffer as usize][side as usize];
+            // Those of one buffer and direction come one behind the other.
+            if first == end {
+                *first = here;
+            }
+            *end = here + 1;
             built.groups.push(draft.build());
         }
         built
@@ -317,6 +327,24 @@ impl TxRules {
     /// A transaction has begun: rules that ask for what is not there.
     pub fn begin(&self, app: App, state: &mut TxState) {
         self.add(app, &self.at_start, state);
+    }
+
+    /// The literal in the payload that a rule waits for.
+    pub(crate) fn gate(&self, rule: TxRuleId) -> Option<&(Vec<u8>, bool)> {
+        match self.rules.get(rule as usize)? {
+            Some(TxRule { trigger: Trigger::Payload(literal), .. }) => Some(literal),
+            _ => None,
+        }
+    }
+
+    /// Rules that wait for a literal in the payload.
+    pub fn gated(&self) -> &[TxRuleId] {
+        &self.gated
+    }
+
+    /// The literal was there.
+    pub fn open(&self, app: App, rule: TxRuleId, state: &mut TxState) {
+        self.add(app, &[rule], state);
     }
 
     /// An event was noted.
@@ -365,8 +393,9 @@ impl TxRules {
         scratch: &mut TxScratch,
         work: &mut Work,
     ) {
-        let Some(groups) = self.by_buffer.get(&(buffer, side(dir))) else { return };
-        for group in groups.iter().filter_map(|place| self.groups.get(*place)) {
+        let Some(sides) = self.by_buffer.get(buffer as usize) else { return };
+        let (first, end) = sides[side(dir) as usize];
+        for group in &self.groups[first as usize..end as usize] {
             let TxScratch { transformed, other, hits, .. } = scratch;
             let bytes = if group.transforms.is_empty() {
                 // As much of the old bytes as a literal may begin in.

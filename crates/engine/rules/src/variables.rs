@@ -79,6 +79,16 @@ impl AddressSet {
         *self == Self::any()
     }
 
+    /// Ranges of IPv4 that are in it, whether the address is the workload's own or not; they may overlap.
+    pub fn v4_ranges(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.v4.iter().chain(&self.home_v4).copied()
+    }
+
+    /// No address of IPv6 is in it.
+    pub fn is_v4_only(&self) -> bool {
+        self.v6.is_empty() && self.home_v6.is_empty()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty() && self.home_v4.is_empty() && self.home_v6.is_empty()
     }

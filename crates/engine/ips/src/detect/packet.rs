@@ -33,9 +33,10 @@ pub(crate) fn inspect_packet(
     let dir = view.dir.unwrap_or(Direction::ToServer);
     scratch.begin_pass();
     let none = Carry::default();
-    scratch.prefilter(&rules.packet_groups(class, dir, view.from.1, view.to.1), &none, packet.payload, view.first_in_direction, stats);
+    let first = view.first_in_direction.then(|| (view.from.0, view.to.0));
+    scratch.prefilter(&rules.packet_groups(class, dir, view.from.1, view.to.1), &none, packet.payload, first, stats);
     if class == crate::rules::ProtoClass::Tcp && !view.in_stream {
-        scratch.prefilter(&rules.stream_groups(dir, view.from.1, view.to.1), &none, packet.payload, false, stats);
+        scratch.prefilter(&rules.stream_groups(dir, view.from.1, view.to.1), &none, packet.payload, None, stats);
     }
     rules.by_finding().called(&view.findings, Some(packet), |rule| scratch.add(rule, true));
     verify_packet(rules, config, view, scratch, stats);

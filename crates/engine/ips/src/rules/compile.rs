@@ -197,6 +197,7 @@ pub(super) fn compile_rule(
         on_packet,
         on_stream,
         ip_only,
+        is_of_transactions: tx.is_some(),
     };
     Ok((compiled, tx))
 }

@@ -24,6 +24,8 @@ pub(crate) struct TxRule {
 pub(super) enum Trigger {
     /// Place of a list, and a literal in it: without one, that its buffer is there.
     List(usize, Option<(Vec<u8>, bool)>),
+    /// A literal in the payload.
+    Payload((Vec<u8>, bool)),
     /// Without a name of its own any event of the protocol.
     Event(Option<&'static str>),
     Number(Field),
@@ -173,7 +175,7 @@ impl TxRule {
             });
         }
         tests.extend(Other::hook(&rule.header)?.map(Test::Other));
-        let trigger = trigger(rule, &tests);
+        let trigger = trigger(rule, &tests, only.is_none());
         let mut compiled = Self { apps: apps_of(&signature.apps), tests, trigger, again: None, turned: None };
         let waits = |condition: &Condition| matches!(condition, Condition::Xbits(bits) if bits.track == XbitsTrack::Transaction);
         if signature.flowbits.iter().any(|bits| bits.operation == FlowbitsOperation::IsSet) || signature.conditions.iter().any(waits) {
@@ -254,8 +256,17 @@ pub(crate) fn is_parsed(app: App) -> bool {
     app.members().any(|member| crate::app::PROTOCOLS.contains(&Some(member)))
 }
 
-pub(super) fn trigger(rule: &Rule, tests: &[Test]) -> Trigger {
-    if let Some((place, literal)) = fast_pattern(rule) {
+/// Bytes of a literal that says enough to wait for.
+const GATE_BYTES_MIN: usize = 5;
+
+/// `gated`: it may wait for the payload; one form for each direction cannot.
+pub(super) fn trigger(rule: &Rule, tests: &[Test], gated: bool) -> Trigger {
+    let named = fast_pattern(rule);
+    let gate = || gate(rule, named.as_ref().map_or(0, |(_, (bytes, _))| bytes.len()));
+    if let Some(literal) = gated.then(gate).flatten() {
+        return Trigger::Payload(literal);
+    }
+    if let Some((place, literal)) = named {
         return Trigger::List(place, Some(literal));
     }
     let there = tests.iter().position(|test| matches!(test, Test::List(list) if list.absent == Absent::No));
@@ -287,6 +298,27 @@ pub(super) fn fast_pattern(rule: &Rule) -> Option<(usize, (Vec<u8>, bool))> {
     let chosen = contents().find(|(_, content)| content.fast_pattern.is_some());
     let (place, content) = chosen.or_else(|| contents().max_by_key(|(_, content)| content.bytes.len()))?;
     Some((place, (literal(content).to_vec(), content.nocase)))
+}
+
+/// A literal in the payload, where it says more than the best one of the buffers, which has `named` bytes: the author's choice,
+/// else the longest.
+fn gate(rule: &Rule, named: usize) -> Option<(Vec<u8>, bool)> {
+    let of = |wanted: fn(&BufferName) -> bool| {
+        let lists = rule.signature.buffers.iter().filter(move |list| wanted(&list.buffer));
+        lists.flat_map(|list| &list.matches).filter_map(|found| match found {
+            Match::Content(content) if !content.negated => Some(content),
+            _ => None,
+        })
+    };
+    let payload = || of(|buffer| *buffer == BufferName::Payload);
+    let chosen = |content: &&ContentMatch| content.fast_pattern.is_some();
+    let content = match payload().find(chosen) {
+        Some(content) => content,
+        None if of(|buffer| *buffer != BufferName::Payload).any(|content| content.fast_pattern.is_some()) => return None,
+        None => payload().max_by_key(|content| content.bytes.len()).filter(|_| named < GATE_BYTES_MIN)?,
+    };
+    let literal = literal(content);
+    (literal.len() >= GATE_BYTES_MIN).then(|| (literal.to_vec(), content.nocase))
 }
 
 pub(super) fn literal(content: &ContentMatch) -> &[u8] {
