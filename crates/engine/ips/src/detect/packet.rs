@@ -33,7 +33,7 @@ pub(crate) fn inspect_packet(
     let dir = view.dir.unwrap_or(Direction::ToServer);
     scratch.begin_pass();
     let none = Carry::default();
-    let first = view.first_in_direction.then(|| (view.from.0, view.to.0));
+    let first = view.first_in_direction.then_some((view.from.0, view.to.0));
     scratch.prefilter(&rules.packet_groups(class, dir, view.from.1, view.to.1), &none, packet.payload, first, stats);
     if class == crate::rules::ProtoClass::Tcp && !view.in_stream {
         scratch.prefilter(&rules.stream_groups(dir, view.from.1, view.to.1), &none, packet.payload, None, stats);
