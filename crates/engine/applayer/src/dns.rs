@@ -126,7 +126,9 @@ impl Dns {
 
 /// The values of a message that came within another protocol.
 pub(crate) fn show(tx: &mut Transaction, dir: Dir, message: &[u8]) {
+    tx.notes.object(if dir == Dir::ToServer { "dns_request" } else { "dns_response" });
     show_with(tx, dir, message, &mut Vec::new());
+    tx.notes.end();
 }
 
 fn show_with(tx: &mut Transaction, dir: Dir, message: &[u8], scratch: &mut Vec<u8>) {

@@ -31,6 +31,8 @@ pub struct Session {
     transport: Transport,
     layer: Layer,
     protocol: Option<Protocol>,
+    /// What was recognised before a switch.
+    original: Option<Protocol>,
     inbox: [Vec<u8>; 2],
     ended: [bool; 2],
     /// The direction that spoke first.
@@ -59,6 +61,7 @@ impl Session {
             transport,
             layer: Layer::Unknown { none: [false; 2] },
             protocol: None,
+            original: None,
             inbox: [Vec::new(), Vec::new()],
             ended: [false; 2],
             first: None,
@@ -79,6 +82,16 @@ impl Session {
     /// As far as it was recognised; after a switch, what it was last.
     pub const fn protocol(&self) -> Option<Protocol> {
         self.protocol
+    }
+
+    /// What it was first, where it has become another one since.
+    pub const fn original(&self) -> Option<Protocol> {
+        self.original
+    }
+
+    fn recognised_as(&mut self, protocol: Protocol) {
+        let before = self.protocol.replace(protocol);
+        self.original = self.original.or(before);
     }
 
     /// Why nothing is read any more.
@@ -208,7 +221,7 @@ impl Session {
         if !none[dir.index()] {
             match detect::detect(self.transport, dir, &self.inbox[dir.index()]) {
                 Found::Protocol(entry) => {
-                    self.protocol = Some(entry.protocol);
+                    self.recognised_as(entry.protocol);
                     let mut parser = (entry.parser)(&context.config);
                     if let Some(left) = self.left.take() {
                         parser.inherits(left);
@@ -263,7 +276,7 @@ impl Session {
         let step = parser.data(all, &mut Io { context, open: &mut self.open, sink, dir });
         let wakes = parser.wakes_other();
         if let Some(protocol) = parser.becomes() {
-            self.protocol = Some(protocol);
+            self.recognised_as(protocol);
             sink.recognised(protocol);
         }
         let consumed = step.consumed.min(all.len());

@@ -153,7 +153,7 @@ fn an_upgrade_leads_here() {
         &[],
     );
     assert_eq!(told.protocols, [Protocol::Http, Protocol::Http2]);
-    told.expect(&["0 http.stat_code 101", "1 http2.stream_id=1", "1 http.uri /up", "1 http.host a", "1 http2.settings=12884901988"]);
+    told.expect(&["0 http.stat_code 101", "1 http2.stream_id=1", "1 http.uri /up", "1 http.host a", "2 http2.settings=12884901988"]);
     told.expect(&["1 http.stat_code 204"]);
 }
 

@@ -174,7 +174,12 @@ fn objects(line: &mut Line, protocol: Protocol, found: &Record, log: &EveLog) {
 /// `None`: nothing is logged of it.
 pub fn transaction(event: &TransactionEvent, at: At<'_>, log: &EveLog) -> Option<Value> {
     let Entry { event_type, objects } = record::entry(event.protocol, &event.record, &log.record)?;
-    if !log.takes(event_type) {
+    // What switches these on is named after the protocol, not after the event.
+    let logger = match event.protocol {
+        Protocol::Http2 | Protocol::Doh2 => event.protocol.name(),
+        _ => event_type,
+    };
+    if !log.takes(logger) {
         return None;
     }
     let mut line = Line::new(event.at, event_type);
@@ -235,6 +240,7 @@ pub fn flow(event: &FlowEndEvent, log: &EveLog) -> Value {
     line.put("flow_id", event.key.id);
     line.ends(&event.key, log);
     line.put_some("app_proto", Some(event.app.map_or("failed", app_proto)));
+    line.put_some("app_proto_orig", event.app_original.map(app_proto));
     let mut flow = Object::new();
     flow.insert("pkts_toserver".into(), json!(event.to_server.packets));
     flow.insert("pkts_toclient".into(), json!(event.to_client.packets));

@@ -154,6 +154,11 @@ impl AppFlow {
         self.session.protocol()
     }
 
+    /// What it was before it became what it is.
+    pub fn original(&self) -> Option<Protocol> {
+        self.session.original()
+    }
+
     /// After a genuine handshake in both directions.
     pub fn is_encrypted(&self) -> bool {
         self.session.finished() == Some(Finished::Encrypted)

@@ -65,6 +65,7 @@ pub(crate) struct FlowState {
     pub app: Option<Box<AppFlow>>,
     /// What it spoke, once `app` is gone.
     pub spoke: Option<Protocol>,
+    pub spoke_before: Option<Protocol>,
     /// Made when the first stream byte comes.
     pub halves: Option<Box<[Half; 2]>>,
     /// The rule set whose numbers `halves` holds.
@@ -181,6 +182,11 @@ impl FlowState {
     /// What the flow speaks, as far as it was recognised.
     pub fn app(&self) -> Option<Protocol> {
         self.app.as_ref().map_or(self.spoke, |app| app.protocol())
+    }
+
+    /// What it spoke before, where that has changed.
+    pub fn app_original(&self) -> Option<Protocol> {
+        self.app.as_ref().map_or(self.spoke_before, |app| app.original())
     }
 
     /// The same as a bit, or [`crate::rules::NO_APP`]; 0: not known yet.

@@ -332,6 +332,8 @@ pub struct FlowEndEvent {
     pub state: &'static str,
     /// What the flow spoke, as far as it was recognised.
     pub app: Option<Protocol>,
+    /// What it spoke before, where that has changed.
+    pub app_original: Option<Protocol>,
     pub alerted: bool,
     pub condemned: bool,
     pub bypassed: Option<BypassReason>,

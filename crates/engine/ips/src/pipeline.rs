@@ -587,7 +587,7 @@ impl Judge {
                 flow.bypassed = true;
                 flow.state.free_lookback(&mut self.lookback_memory);
                 if let Some(mut app) = flow.state.app.take() {
-                    flow.state.spoke = app.protocol();
+                    (flow.state.spoke, flow.state.spoke_before) = (app.protocol(), app.original());
                     self.scratch.begin(self.rules.len());
                     let (rules, config) = (&self.rules, &self.config);
                     let with =
@@ -899,6 +899,7 @@ impl Judge {
                 why,
                 state: state_name,
                 app: flow.state.app(),
+                app_original: flow.state.app_original(),
                 alerted: flow.state.alerted,
                 condemned: flow.state.condemned.is_some() || flow.state.would_be_condemned,
                 bypassed: flow.state.bypassed,
@@ -962,7 +963,7 @@ impl Judge {
             stats: &mut self.stats,
         };
         self.apps.close(&mut app, with);
-        flow.state.spoke = app.protocol();
+        (flow.state.spoke, flow.state.spoke_before) = (app.protocol(), app.original());
         // It knows which rules have had their turn.
         flow.state.app = Some(app);
         if flow.state.condemned.is_some() || flow.state.bypassed.is_some() {

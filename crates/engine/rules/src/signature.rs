@@ -415,7 +415,15 @@ impl Fold {
     fn push(&mut self, found: Match) -> Result<(), Problem> {
         let list = match self.current {
             Some(list) => list,
-            None => self.list(Buffer::Payload),
+            // A number or a length counted from a content that was moved to a buffer is read there.
+            None => match (&found, self.last_content) {
+                (Match::IsDataAt(_) | Match::ByteTest(_) | Match::ByteJump(_) | Match::ByteExtract(_), Some((list, _)))
+                    if found.is_relative() =>
+                {
+                    list
+                }
+                _ => self.list(Buffer::Payload),
+            },
         };
         self.push_into(list, found)
     }

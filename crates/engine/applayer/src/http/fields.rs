@@ -201,6 +201,11 @@ impl Scratch {
         }
     }
 
+    /// Names and values in the order in which they came.
+    pub fn all(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.fields.iter().map(|field| (self.slice(field.name), self.slice(field.value)))
+    }
+
     /// Each field once, in the order of the first of its name.
     pub fn distinct(&self) -> impl Iterator<Item = &Header> {
         self.fields.iter().filter(|field| !field.repeated)

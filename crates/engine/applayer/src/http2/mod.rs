@@ -415,6 +415,7 @@ impl Http2 {
                     dns::show(tx, dir, &message);
                 }
                 show(tx, dir, &scratch, trailers);
+                note_fields(tx, dir, &scratch, update);
                 if trailers {
                     fields_to_values(tx, dir, side, &scratch, &wanted);
                     tx.advance(dir, Stage::Trailer);
@@ -569,6 +570,26 @@ impl Http2 {
             }
         }
     }
+}
+
+/// For the log: all fields in order, behind the table's new size.
+fn note_fields(tx: &mut Transaction, dir: Dir, scratch: &Scratch, update: Option<u64>) {
+    if tx.notes.off {
+        return;
+    }
+    tx.notes.list(if dir == Dir::ToServer { "request_headers" } else { "response_headers" });
+    if let Some(size) = update {
+        tx.notes.object("");
+        tx.notes.number("table_size_update", size);
+        tx.notes.end();
+    }
+    for (name, value) in scratch.all() {
+        tx.notes.object("");
+        tx.notes.text("name", name);
+        tx.notes.text("value", value);
+        tx.notes.end();
+    }
+    tx.notes.end();
 }
 
 fn settings(tx: &mut Transaction, dir: Dir, payload: &[u8]) {

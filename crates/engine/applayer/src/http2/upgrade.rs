@@ -27,16 +27,26 @@ impl Http2 {
             let dir = Dir::ToServer;
             tx.integer_is(Field::Http2StreamId, dir, 1);
             super::show(tx, dir, &scratch, false);
+            super::note_fields(tx, dir, &scratch, None);
             super::request(tx, &mut scratch, double);
             fields_to_values(tx, dir, Side::Request, &scratch, &wanted);
-            match &settings {
-                Some(Some(settings)) => super::settings(tx, dir, &settings[..settings.len().min(6 * SETTINGS_MAX)]),
-                Some(None) => tx.event("http2.invalid_http1_settings", dir),
-                None => {}
-            }
             tx.advance(dir, Stage::Complete);
         }
         io.context.scratch = scratch;
+        // The settings are the connection's.
+        if let Some(settings) = settings
+            && let Some(id) = io.begin(Protocol::Http2)
+            && let Some(tx) = io.tx(id)
+        {
+            let dir = Dir::ToServer;
+            tx.integer_is(Field::Http2StreamId, dir, 0);
+            match settings {
+                Some(settings) => super::settings(tx, dir, &settings[..settings.len().min(6 * SETTINGS_MAX)]),
+                None => tx.event("http2.invalid_http1_settings", dir),
+            }
+            tx.advance(Dir::ToServer, Stage::Complete);
+            tx.advance(Dir::ToClient, Stage::Complete);
+        }
         self.streams.insert(1, Stream { tx: id, sides: [Half { begun: true, ..Half::default() }, Half::default()] });
         self.highest = self.highest.max(1);
     }

@@ -27,8 +27,12 @@ impl Default for DnsLog {
 const RESPONSE: u64 = 0x8000;
 
 pub(super) fn record(record: &Record, config: &LogConfig) -> Option<Entry> {
+    object(tree(&record.notes), record.id, config).map(|dns| Entry::of("dns", dns))
+}
+
+/// What was noted of a message, as the log has it. `None`: the settings leave it out.
+pub(super) fn object(mut noted: Object, tx: u64, config: &LogConfig) -> Option<Object> {
     let log = &config.dns;
-    let mut noted = tree(&record.notes);
     let flags = noted.get("flags").and_then(Value::as_u64)?;
     let response = flags & RESPONSE != 0;
     if !(if response { log.responses } else { log.requests }) || !wanted(&noted, log) {
@@ -44,7 +48,7 @@ pub(super) fn record(record: &Record, config: &LogConfig) -> Option<Entry> {
         (_, true) => "response",
     };
     put("type", json!(kind));
-    put("tx_id", json!(record.id));
+    put("tx_id", json!(tx));
     put("id", noted.remove("id").unwrap_or_default());
     if response {
         put("flags", json!(format!("{flags:x}")));
@@ -70,7 +74,7 @@ pub(super) fn record(record: &Record, config: &LogConfig) -> Option<Entry> {
     if response {
         answers(&mut dns, &mut noted, log);
     }
-    Some(Entry::of("dns", dns))
+    Some(dns)
 }
 
 /// Whether one of the questions is of a type that is asked for.

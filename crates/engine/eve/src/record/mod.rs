@@ -93,6 +93,7 @@ static TABLE: &[(Protocol, Make)] = &[
     (Protocol::Smtp, smtp::record),
     (Protocol::Ftp, ftp::record),
     (Protocol::FtpData, ftp::data),
+    (Protocol::Doh2, http2::record),
     (Protocol::Dhcp, noted::dhcp),
     (Protocol::Mqtt, mqtt::record),
     (Protocol::Dcerpc, |record, _| noted::plain(record, "dcerpc")),

@@ -28,7 +28,7 @@ static KEYWORDS: LazyLock<Vec<Keyword>> = LazyLock::new(|| {
         ("http.response_body", Value::None, |_| {
             Ok(Body::Select(Select {
                 buffer: Buffer::Named(BufferId::FileData),
-                towards: None,
+                towards: Some(Towards::ToClient),
                 protocol: Some(App::Http),
                 old_name: false,
             }))
