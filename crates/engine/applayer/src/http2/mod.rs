@@ -10,7 +10,7 @@ mod doh;
 mod hpack;
 mod upgrade;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::context::Io;
 use crate::dns;
@@ -30,6 +30,9 @@ const SETTINGS_MAX: usize = 64;
 const CODED_MAX: usize = 100;
 /// Numbers of one kind that frames of a stream may add to it.
 const NUMBERS_MAX: u16 = 64;
+
+/// Streams that were reset and still wait for what the other side has sent by then.
+const RESETS_KEPT: usize = 8;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -78,6 +81,8 @@ pub(crate) struct Http2 {
     streams: BTreeMap<u32, Stream>,
     /// The highest that a side has begun.
     highest: u32,
+    /// Streams that one side has reset, the oldest first.
+    resets: VecDeque<u32>,
     /// Bodies that are decompressed.
     coded: usize,
     /// It carries DNS.
@@ -517,9 +522,7 @@ impl Http2 {
                 io.event(id, "http2.invalid_frame_length");
             }
             if head.kind == RST_STREAM {
-                for dir in [Dir::ToServer, Dir::ToClient] {
-                    self.finish(head.stream, dir, io);
-                }
+                self.reset(head.stream, io);
             }
             return None;
         }
@@ -543,6 +546,21 @@ impl Http2 {
         // One call with thousands of tiny frames is told of frame by frame.
         io.report();
         None
+    }
+
+    /// One side gives a stream up. What the other one has sent by then still comes.
+    fn reset(&mut self, stream: u32, io: &mut Io<'_>) {
+        self.finish(stream, io.dir, io);
+        if self.streams.contains_key(&stream) {
+            self.resets.push_back(stream);
+        }
+        if self.resets.len() > RESETS_KEPT
+            && let Some(oldest) = self.resets.pop_front()
+        {
+            for dir in [Dir::ToServer, Dir::ToClient] {
+                self.finish(oldest, dir, io);
+            }
+        }
     }
 
     /// A stream has a frame of this kind.
