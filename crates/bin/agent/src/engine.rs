@@ -419,7 +419,7 @@ fn alert_of(rule: &RuleInfo, blocked: bool, would: bool) -> Alert {
 fn enrich(directory: &Directory, event: EngineEvent) -> Option<Event> {
     Some(match event {
         // Not asked for: `PipelineConfig::transactions`.
-        EngineEvent::Transaction(_) => return None,
+        EngineEvent::Transaction(_) | EngineEvent::File(_) => return None,
         EngineEvent::Alert(alert) => from_alert(directory, &alert),
         EngineEvent::Drop(drop) => from_drop(directory, &drop),
         EngineEvent::FlowEnd(end) => from_flow(directory, &end),

@@ -18,6 +18,7 @@ use bulkhead_rules::condition::BitsOperation;
 use bulkhead_rules::{App, Field};
 
 use crate::detect::{End, Matched, Scratch, index};
+use crate::files::{File, FileWants, TxFiles};
 use crate::hosts::TxBit;
 use crate::outcome::{PipelineConfig, Record, Stats};
 use crate::rules::{NO_APP, RuleId, Ruleset};
@@ -33,6 +34,8 @@ const SLOTS_KEPT: usize = 4_096;
 const DONE_MAX: usize = 32;
 /// Bits of transactions of one flow.
 const TX_BITS_MAX: usize = 128;
+/// Transactions of one flow whose files are kept.
+const STORED_MAX: usize = 64;
 /// Transactions that end in one packet and are told of.
 const TOLD_MAX: usize = 1024;
 
@@ -110,6 +113,10 @@ pub(crate) struct AppFlow {
     done: Vec<(RuleId, u64)>,
     /// Bits of its transactions, oldest first.
     tx_bits: Vec<(u64, u64)>,
+    /// Transactions whose files are kept, by direction.
+    stored: Vec<(u64, [bool; 2])>,
+    /// Files of all further transactions are.
+    stored_all: [bool; 2],
     /// Offset in each direction before which all bytes belong to transactions that are complete.
     raw_from: [u64; 2],
     /// Rules whose literal was in the payload.
@@ -144,6 +151,8 @@ impl AppFlow {
             waiting: Vec::new(),
             done: Vec::new(),
             tx_bits: Vec::new(),
+            stored: Vec::new(),
+            stored_all: [false; 2],
             raw_from: [0; 2],
             gates: Vec::new(),
             transport,
@@ -185,6 +194,28 @@ impl AppFlow {
         }
         self.done.push((rule, tx));
         true
+    }
+
+    /// A rule wants files of these directions kept: those of one transaction, or of the whole flow.
+    pub fn store(&mut self, tx: Option<u64>, dirs: [bool; 2]) {
+        let join = |one: [bool; 2]| [one[0] | dirs[0], one[1] | dirs[1]];
+        match tx {
+            None => self.stored_all = join(self.stored_all),
+            Some(tx) => match self.stored.iter_mut().find(|(known, _)| *known == tx) {
+                Some((_, known)) => *known = join(*known),
+                None => {
+                    if self.stored.len() >= STORED_MAX {
+                        self.stored.remove(0);
+                    }
+                    self.stored.push((tx, dirs));
+                }
+            },
+        }
+    }
+
+    pub fn is_stored(&self, tx: u64, dir: Dir) -> bool {
+        let of = |dirs: &[bool; 2]| dirs[dir as usize];
+        of(&self.stored_all) || self.stored.iter().any(|(known, dirs)| *known == tx && of(dirs))
     }
 
     /// Whether a reading of a transaction's bits holds; writings do.
@@ -260,6 +291,9 @@ pub(crate) struct Apps {
     pub memory: usize,
     /// Of the packet in hand.
     pub now: Timestamp,
+    /// By the slots of transactions.
+    files: Vec<TxFiles>,
+    file_wants: FileWants,
 }
 
 impl Apps {
@@ -271,11 +305,16 @@ impl Apps {
             scratch: TxScratch::default(),
             memory: 0,
             now: Timestamp::default(),
+            files: Vec::new(),
+            file_wants: FileWants::default(),
         }
     }
 
     /// Another rule set: what its rules look at, and the log.
-    pub fn want(&mut self, rules: &Ruleset, log: bool) {
+    pub fn want(&mut self, rules: &Ruleset, log: bool, files: FileWants) {
+        let keeps = rules.keeps_files();
+        let follow = FileWants { follow: log || keeps, content: keeps, ..FileWants::default() };
+        self.file_wants = rules.transactions().file_wants().and(files).and(follow);
         self.context.config.wanted = if log { BufferSet::ALL } else { rules.transactions().buffers().filter_map(buffer_of).collect() };
         self.context.config.notes = log;
     }
@@ -310,9 +349,10 @@ impl Apps {
         }
         let gates = std::mem::take(&mut flow.gates);
         let protocol = flow.session.protocol();
-        let Self { context, slots, free, scratch: tx_scratch, memory, now } = self;
+        let Self { context, slots, free, scratch: tx_scratch, memory, now, files, file_wants } = self;
         let now = *now;
-        let mut slots = Slots { slots, free, memory };
+        let file_wants = *file_wants;
+        let mut slots = Slots { slots, files, free, memory };
         let mut listener = Listener {
             rules,
             config,
@@ -322,6 +362,7 @@ impl Apps {
             gates,
             completes: false,
             now,
+            file_wants,
             scratch,
             stats,
             slots: &mut slots,
@@ -400,23 +441,30 @@ pub(crate) struct With<'a> {
 /// Slots of transactions.
 struct Slots<'a> {
     slots: &'a mut Vec<TxState>,
+    files: &'a mut Vec<TxFiles>,
     free: &'a mut Vec<u32>,
     memory: &'a mut usize,
 }
 
 impl Slots<'_> {
     /// The transaction's own, and whether it is new.
-    fn of(&mut self, tx: &mut Transaction) -> (&mut TxState, bool) {
+    fn of(&mut self, tx: &mut Transaction) -> (&mut TxState, &mut TxFiles, bool) {
         let fresh = tx.user == 0;
         if fresh {
             let slot = self.free.pop().unwrap_or_else(|| {
                 self.slots.push(TxState::default());
+                self.files.push(TxFiles::default());
                 self.slots.len() as u32 - 1
             });
             *self.memory += self.slots[slot as usize].memory();
             tx.user = u64::from(slot) + 1;
         }
-        (&mut self.slots[tx.user as usize - 1], fresh)
+        let slot = tx.user as usize - 1;
+        (&mut self.slots[slot], &mut self.files[slot], fresh)
+    }
+
+    fn files_of(&mut self, tx: &Transaction) -> Option<&mut TxFiles> {
+        tx.user.checked_sub(1).and_then(|slot| self.files.get_mut(slot as usize))
     }
 
     fn give_back(&mut self, tx: &mut Transaction) {
@@ -425,10 +473,15 @@ impl Slots<'_> {
         {
             *self.memory = self.memory.saturating_sub(state.memory());
             state.clear();
+            let files = &mut self.files[slot as usize];
+            *self.memory = self.memory.saturating_sub(files.memory());
+            files.clear();
             self.free.push(slot as u32);
             if self.slots.len() > SLOTS_KEPT && self.free.len() == self.slots.len() {
                 self.slots.clear();
                 self.slots.shrink_to(SLOTS_KEPT);
+                self.files.clear();
+                self.files.shrink_to(SLOTS_KEPT);
                 *self.free = Vec::new();
             }
         }
@@ -446,6 +499,7 @@ struct Listener<'a, 'b> {
     /// What was told of last is complete in the direction in hand.
     completes: bool,
     now: Timestamp,
+    file_wants: FileWants,
     scratch: &'a mut Scratch,
     stats: &'a mut Stats,
     slots: &'a mut Slots<'b>,
@@ -468,7 +522,7 @@ impl Listener<'_, '_> {
         if self.rules.transactions().is_empty() {
             return;
         }
-        let (state, _) = self.slots.of(tx);
+        let (state, ..) = self.slots.of(tx);
         state.clear();
         self.rules.transactions().begin(app, state);
         for value in tx.values() {
@@ -483,10 +537,31 @@ impl Listener<'_, '_> {
         }
     }
 
+    /// Before the rules look: what has come of the transaction's files.
+    fn follow_files(&mut self, tx: &mut Transaction) {
+        if tx.first(Buffer::FileData, Dir::ToServer).or_else(|| tx.first(Buffer::FileData, Dir::ToClient)).is_none() {
+            return;
+        }
+        let (state, files, fresh) = self.slots.of(tx);
+        if fresh {
+            state.raw_from = self.raw_from;
+            if let Some(app) = app_of(tx.protocol) {
+                self.rules.transactions().begin(app, state);
+            }
+        }
+        let (wants, max) = (self.file_wants, self.config.file_store_bytes_max);
+        let held = files.memory();
+        files.follow(tx, wants, max);
+        self.stats.files_refused += std::mem::take(&mut files.refused);
+        files.told(tx, false, &mut self.scratch.files);
+        let now = files.memory();
+        *self.slots.memory = (*self.slots.memory + now).saturating_sub(held);
+    }
+
     fn detect(&mut self, tx: &mut Transaction, dir: Direction) {
         let rules = self.rules.transactions();
         let Some(app) = app_of(tx.protocol) else { return };
-        let (state, fresh) = self.slots.of(tx);
+        let (state, files, fresh) = self.slots.of(tx);
         let held = state.memory();
         if fresh {
             state.raw_from = self.raw_from;
@@ -509,6 +584,13 @@ impl Listener<'_, '_> {
             let piece = Piece { bytes: window.bytes, base: window.base, fresh: window.fresh, done: window.done };
             rules.news(app, buffer, direction_of(value.dir), piece, state, self.tx_scratch, &mut self.scratch.work);
         }
+        for (dir, magic) in files.new_magic() {
+            let piece = Piece::whole(magic.as_bytes());
+            rules.news(app, BufferId::FileMagic, direction_of(dir), piece, state, self.tx_scratch, &mut self.scratch.work);
+        }
+        if files.all().next().is_some() {
+            rules.file(app, state);
+        }
         for (event, _) in tx.new_events() {
             rules.event(app, event, state);
         }
@@ -518,7 +600,16 @@ impl Listener<'_, '_> {
             }
         }
         if !state.is_idle() {
-            let values = TxValues { tx, now: self.now, client: self.ends.0.0, raw: self.raw, raw_from: state.raw_from };
+            let values = TxValues {
+                tx,
+                now: self.now,
+                client: self.ends.0.0,
+                raw: self.raw,
+                raw_from: state.raw_from,
+                files,
+                rules: self.rules,
+                ends: self.ends,
+            };
             rules.verify(&values, state, self.tx_scratch, &mut self.scratch.work);
             if self.tx_scratch.exhausted > 0 {
                 self.stats.steps_exhausted += u64::from(self.tx_scratch.exhausted);
@@ -571,6 +662,9 @@ impl Sink for Listener<'_, '_> {
     }
 
     fn update(&mut self, tx: &mut Transaction, dir: Dir) {
+        if self.file_wants.follow {
+            self.follow_files(tx);
+        }
         if !self.rules.transactions().is_empty() {
             self.detect(tx, direction_of(dir));
         }
@@ -580,6 +674,9 @@ impl Sink for Listener<'_, '_> {
     }
 
     fn complete(&mut self, tx: &mut Transaction) {
+        if let Some(files) = self.slots.files_of(tx) {
+            files.told(tx, true, &mut self.scratch.files);
+        }
         self.slots.give_back(tx);
         if self.config.transactions {
             if self.scratch.told.len() < TOLD_MAX {
@@ -605,19 +702,29 @@ struct TxValues<'a> {
     client: IpAddr,
     raw: Option<Raw<'a>>,
     raw_from: [u64; 2],
+    files: &'a TxFiles,
+    rules: &'a Ruleset,
+    ends: (End, End),
 }
 
 impl Values for TxValues<'_> {
     fn pieces(&self, buffer: BufferId, dir: Direction) -> impl Iterator<Item = Piece<'_>> {
+        // What no parser fills is found out here.
+        let wanted = (buffer == BufferId::FileMagic).then_some(dir_of(dir));
+        let kinds = self.files.all().filter(move |(of, _)| wanted == Some(*of)).filter_map(|(_, file)| file.magic.as_deref());
+        let kinds = kinds.map(|kind| Piece::whole(kind.as_bytes()));
         let all = buffer_of(buffer).map(|buffer| self.tx.all(buffer, dir_of(dir)));
-        all.into_iter().flatten().map(|value| {
+        kinds.chain(all.into_iter().flatten().map(|value| {
             let window = self.tx.window(value);
             Piece { bytes: window.bytes, base: window.base, fresh: window.fresh, done: window.done }
-        })
+        }))
     }
 
     fn is_settled(&self, buffer: BufferId, dir: Direction) -> bool {
-        buffer_of(buffer).is_none_or(|buffer| self.tx.is_settled(buffer, dir_of(dir)))
+        match buffer_of(buffer) {
+            Some(buffer) => self.tx.is_settled(buffer, dir_of(dir)),
+            None => self.is_complete(dir),
+        }
     }
 
     fn numbers(&self, field: Field, dir: Direction) -> impl Iterator<Item = u64> {
@@ -645,6 +752,22 @@ impl Values for TxValues<'_> {
     fn is_big_endian(&self) -> bool {
         let of = |dir| self.tx.integer(bulkhead_applayer::Field::DcerpcLittleEndian, dir);
         of(Dir::ToServer).or_else(|| of(Dir::ToClient)) == Some(0)
+    }
+
+    fn may(&self, rule: RuleId) -> bool {
+        let rule = self.rules.rule(rule);
+        let forth = || rule.header_matches(self.ends.0, self.ends.1);
+        let back = || rule.header_matches(self.ends.1, self.ends.0);
+        match rule.tx_side() {
+            Some(Direction::ToServer) => forth(),
+            Some(Direction::ToClient) if !rule.of_client => back(),
+            Some(Direction::ToClient) => forth(),
+            None => forth() || back(),
+        }
+    }
+
+    fn files(&self, dir: Direction) -> impl Iterator<Item = &File> {
+        self.files.all().filter(move |(of, _)| *of == dir_of(dir)).map(|(_, file)| file)
     }
 
     fn progress(&self, dir: Direction) -> u8 {

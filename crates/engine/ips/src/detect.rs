@@ -20,6 +20,7 @@ use bulkhead_applayer::{Protocol, Transport as Carrier};
 pub(crate) use packet::{FrameView, PacketView, inspect_findings, inspect_frame, inspect_packet, number_holds};
 
 use crate::app::{AppFault, AppFlow, Apps, Raw, TxMatch, With, app_of};
+use crate::files::FileDone;
 use crate::inspect::{Buffer, Inspection, Steps, Work};
 use crate::outcome::{PipelineConfig, Record, Stats};
 use crate::prefilter::Carry;
@@ -272,6 +273,8 @@ pub(crate) struct Scratch {
     pub app_fault: Option<AppFault>,
     /// Transactions that this packet has ended, for the log.
     pub told: Vec<(u64, Protocol, Record)>,
+    /// Files that are over.
+    pub files: Vec<FileDone>,
     /// Matches from here on are of the call in hand.
     pub settled_from: usize,
     /// Of this packet.
@@ -291,6 +294,7 @@ impl Scratch {
         self.cap_reached = false;
         self.app_fault = None;
         self.told.clear();
+        self.files.clear();
         self.settled_from = 0;
         self.work = Work::default();
         if self.stamps.len() != rules {

@@ -2,12 +2,14 @@
 //! (`detect-engine-content-inspection.c`), and bounded twice: a rule may take [`STEPS_MAX`] steps on one buffer, and all
 //! rules together [`WORK_PER_PACKET_MAX`] units of work on what one packet brings ([`Work`]).
 
+use std::sync::Arc;
+
 use bulkhead_rules::condition::Asn1;
 use bulkhead_rules::signature::{ContentMatch, Match};
 use bulkhead_rules::transform::Base64Mode;
 use bulkhead_rules::tree::{
-    Amount, Base, Base64Decode, ByteExtract, ByteJump, ByteMath, ByteTest, ByteValue, Comparison, Endian, Entropy, IsDataAt, MathOperator,
-    NumberTest,
+    Amount, Base, Base64Decode, ByteExtract, ByteJump, ByteMath, ByteTest, ByteValue, Comparison, DatasetOperation, DatasetSource, Endian,
+    Entropy, IsDataAt, MathOperator, NumberTest, Relation,
 };
 use memchr::memmem;
 
@@ -15,6 +17,7 @@ use crate::backtrack::Search;
 use crate::derive;
 use crate::pcre::{self, Pattern};
 use crate::prefilter::commonness;
+use crate::sets::{Dataset, Sets};
 
 /// Suricata's `inspection-recursion-limit`.
 pub const STEPS_MAX: u32 = 3_000;
@@ -105,6 +108,38 @@ enum Action {
     Entropy(Entropy),
     Asn1(Box<Asn1>),
     Bsize(NumberTest),
+    /// The buffer is a value of a set, or has a score there.
+    Dataset(Box<InSet>),
+}
+
+#[derive(Debug)]
+struct InSet {
+    name: String,
+    source: DatasetSource,
+    asked: AskedOfSet,
+    /// Set by [`Steps::bind`]; nothing holds of a set that is not there.
+    known: Option<Arc<Dataset>>,
+}
+
+#[derive(Debug)]
+enum AskedOfSet {
+    Is(DatasetOperation),
+    Scores(Relation, u16),
+}
+
+impl InSet {
+    fn holds(&self, bytes: &[u8]) -> bool {
+        let Some(known) = &self.known else { return false };
+        match self.asked {
+            AskedOfSet::Is(operation) => known.apply(operation, bytes),
+            AskedOfSet::Scores(relation, wanted) => known.score(bytes).is_some_and(|score| match relation {
+                Relation::Equal => score == wanted,
+                Relation::NotEqual => score != wanted,
+                Relation::Less => score < wanted,
+                Relation::Greater => score > wanted,
+            }),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -205,13 +240,48 @@ impl Steps {
                 Match::Entropy(entropy) => Action::Entropy(*entropy),
                 Match::Bsize(test) => Action::Bsize(*test),
                 // Refused before, by their names.
-                Match::Dataset(_) | Match::Datarep(_) | Match::Absent { .. } => {
+                Match::Dataset(set) => Action::Dataset(Box::new(InSet {
+                    name: set.name.clone(),
+                    source: set.source.clone(),
+                    asked: AskedOfSet::Is(set.operation),
+                    known: None,
+                })),
+                Match::Datarep(set) => Action::Dataset(Box::new(InSet {
+                    name: set.name.clone(),
+                    source: set.source.clone(),
+                    asked: AskedOfSet::Scores(set.relation, set.score),
+                    known: None,
+                })),
+                Match::Absent { .. } => {
                     return Err("a match of this rule is not supported yet".to_owned());
                 }
             };
             steps.push(Step { action, relative_next });
         }
         Ok(steps)
+    }
+
+    /// To run it changes a set.
+    pub(crate) fn writes(&self) -> bool {
+        let writes = |set: &InSet| matches!(set.asked, AskedOfSet::Is(DatasetOperation::Set | DatasetOperation::Unset));
+        self.steps.iter().any(|step| matches!(&step.action, Action::Dataset(set) if writes(set)))
+    }
+
+    /// Joins it to the sets that it names.
+    pub(crate) fn bind(&mut self, sets: &mut Sets<'_>) -> Result<(), String> {
+        fn each(steps: &mut [Step], sets: &mut Sets<'_>) -> Result<(), String> {
+            for step in steps {
+                match &mut step.action {
+                    Action::Dataset(set) => {
+                        set.known = Some(sets.dataset(&set.name, &set.source, matches!(set.asked, AskedOfSet::Scores(..)))?);
+                    }
+                    Action::Base64(_, inner) => each(inner, sets)?,
+                    _ => {}
+                }
+            }
+            Ok(())
+        }
+        each(&mut self.steps, sets)
     }
 
     /// What its steps set, and what was known before.
@@ -237,7 +307,7 @@ impl Steps {
             Action::ByteTest(..) | Action::ByteExtract(..) | Action::ByteMath(..) => true,
             Action::Base64(..) | Action::Entropy(_) | Action::Asn1(_) => false,
             Action::ByteJump(jump, _) => !jump.from_end,
-            Action::Bsize(_) => false,
+            Action::Bsize(_) | Action::Dataset(_) => false,
         })
     }
 
@@ -263,7 +333,8 @@ impl Steps {
             | Action::Base64(..)
             | Action::Entropy(_)
             | Action::Asn1(_)
-            | Action::Bsize(_) => true,
+            | Action::Bsize(_)
+            | Action::Dataset(_) => true,
         })
     }
 
@@ -441,6 +512,9 @@ impl Run<'_> {
                     && self.from(rest, previous)
             }
             Action::Bsize(test) => test.matches(u32::try_from(bytes.len()).unwrap_or(u32::MAX)) && self.from(rest, previous),
+            Action::Dataset(set) => {
+                self.work.charge(1 + bytes.len() / DERIVED_BYTES_PER_UNIT) && set.holds(bytes) && self.from(rest, previous)
+            }
         }
     }
 

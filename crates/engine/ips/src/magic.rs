@@ -53,7 +53,6 @@ const TABLE: &[(usize, &[u8], &str)] = &[
     (0, b"-----BEGIN CERTIFICATE", "PEM certificate"),
     (0, b"-----BEGIN RSA PRIVATE KEY", "PEM RSA private key"),
     (0, b"-----BEGIN PGP", "PGP message"),
-    (32769, b"CD001", "ISO 9660 CD-ROM filesystem data"),
     (0, b"wOFF", "Web Open Font Format"),
     (0, b"wOF2", "Web Open Font Format (Version 2)"),
     (0, b"\0\x01\0\0\0", "TrueType Font data"),

@@ -8,6 +8,7 @@ use bulkhead_net::decode::DecodeEvent;
 use bulkhead_net::flow::{Counts, Direction, Endpoint, FlowEnd};
 use bulkhead_net::{ChecksumState, DecodeConfig, LinkType};
 
+use crate::files::{File, FileWants};
 use crate::rules::RuleInfo;
 
 pub use bulkhead_net::defrag::DefragConfig;
@@ -33,6 +34,10 @@ pub struct PipelineConfig {
     pub app: bulkhead_applayer::Config,
     /// Send [`EngineEvent::Transaction`] for each transaction that is over, and [`AlertEvent::record`].
     pub transactions: bool,
+    /// What the log wants to know of files, beside what rules do.
+    pub files: FileWants,
+    /// Bytes of a file's content that are kept for a rule with `filestore`.
+    pub file_store_bytes_max: usize,
     /// What to do with a packet that a full table or buffer cannot take in.
     pub on_cap: OnFailure,
     /// What to do with bytes that cannot be judged: a retransmission of what is no longer kept, payload of a connection of
@@ -70,6 +75,8 @@ impl Default for PipelineConfig {
             app_memory_max: 256 << 20,
             app: bulkhead_applayer::Config::default(),
             transactions: false,
+            files: FileWants::default(),
+            file_store_bytes_max: 1 << 20,
             on_cap: OnFailure::Drop,
             on_unverifiable: OnFailure::Drop,
             checksum: Checksums::Verify,
@@ -207,6 +214,26 @@ pub enum EngineEvent {
     FlowEnd(FlowEndEvent),
     Anomaly(AnomalyEvent),
     Transaction(Box<TransactionEvent>),
+    File(Box<FileEvent>),
+}
+
+/// A file is over: it came whole, or broke off.
+#[derive(Debug, Clone)]
+pub struct FileEvent {
+    pub at: Timestamp,
+    /// `src` is the client.
+    pub key: FlowKey,
+    pub client: WorkloadId,
+    pub server: WorkloadId,
+    pub zone: u32,
+    /// The transaction that carried it.
+    pub tx: u64,
+    pub protocol: Protocol,
+    /// Which way it went.
+    pub dir: Dir,
+    pub file: File,
+    /// A rule wants it kept: its content is [`File::content`].
+    pub stored: bool,
 }
 
 /// A transaction of an application layer is over: complete, or its flow has ended.
@@ -417,4 +444,7 @@ pub struct Stats {
     pub lost_flow_ends: u64,
     pub lost_anomalies: u64,
     pub lost_transactions: u64,
+    pub lost_files: u64,
+    /// Files of one transaction beyond [`crate::FILES_PER_TRANSACTION_MAX`].
+    pub files_refused: u64,
 }

@@ -26,7 +26,7 @@ use bulkhead_net::flow::{Direction, EndedFlow, Endpoint, Flow, FlowRef, FlowStat
 use bulkhead_net::stream::{Ignored, Reassembler, Refused, SegmentOutcome, StreamStats, TcpStream};
 use bulkhead_net::{ChecksumState, LinkType};
 use bulkhead_rules::Action;
-use bulkhead_rules::condition::{End as StreamEnd, FlowintOperation, FlowintValue};
+use bulkhead_rules::condition::{End as StreamEnd, FileScope, FlowintOperation, FlowintValue, Towards};
 use bulkhead_rules::tree::{FlowbitsOperation, NumberTest};
 
 use conditions::{apply_flowbits, apply_flowints, ask_thresholds, conditions_hold};
@@ -36,6 +36,7 @@ use crate::detect::{
     End, FlowState, FrameView, PacketView, Scratch, StreamInspector, follows, index, inspect_findings, inspect_frame, inspect_packet,
     number_holds,
 };
+use crate::files::FileDone;
 use crate::hosts::HostBits;
 use crate::outcome::*;
 use crate::raised::Findings;
@@ -141,7 +142,7 @@ impl Pipeline {
     pub fn new(config: PipelineConfig, rules: Arc<Ruleset>, seed: u64) -> Self {
         // The second word only has to differ (splitmix64's increment).
         let mut apps = Apps::new(config.app.clone());
-        apps.want(&rules, config.transactions);
+        apps.want(&rules, config.transactions, config.files);
         let seeds = [seed, seed.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15];
         Self {
             decoder: Decoder::new(config.decode.clone()),
@@ -169,7 +170,7 @@ impl Pipeline {
     /// Puts another rule set in force. Flows, streams, flow bits and thresholds stay.
     pub fn swap_rules(&mut self, rules: Arc<Ruleset>) {
         self.judge.generation += 1;
-        self.judge.apps.want(&rules, self.judge.config.transactions);
+        self.judge.apps.want(&rules, self.judge.config.transactions, self.judge.config.files);
         self.judge.rules = rules;
     }
 
@@ -788,6 +789,7 @@ impl Judge {
             let reads = |bit| self.hosts.holds(place.now, bit, (from.0, to.0));
             if !conditions_hold(rule, place, at, flow.as_deref())
                 || !rule.hostbits.iter().all(reads)
+                || !rule.ipreps.iter().all(|asked| rules.reputation().holds(asked, from.0, to.0))
                 || !(spoken() || flow.as_deref().is_some_and(|flow| flow.state.app_bit() & rule.apps != 0))
             {
                 continue;
@@ -810,6 +812,18 @@ impl Judge {
             }
             if let Some(flow) = &mut flow {
                 self.stats.flowbits_refused += apply_flowbits(rule, &mut flow.state) + apply_flowints(rule, &mut flow.state);
+            }
+            if let (Some((towards, scope)), Some(tx)) = (rule.store, &found.tx)
+                && let Some(app) = flow.as_mut().and_then(|flow| flow.state.app.as_deref_mut())
+            {
+                let own = found.stream.unwrap_or(Direction::ToServer);
+                let dirs = match towards {
+                    None | Some(Towards::Either) => [own == Direction::ToServer, own == Direction::ToClient],
+                    Some(Towards::ToServer) => [true, false],
+                    Some(Towards::ToClient) => [false, true],
+                    Some(Towards::Both) => [true, true],
+                };
+                app.store((scope != FileScope::Flow).then_some(tx.id), dirs);
             }
             for bit in &rule.hostbits {
                 self.hosts.write(place.now, bit, (from.0, to.0));
@@ -993,16 +1007,18 @@ impl Judge {
         // Not in the table any more; `established` is all that is asked of it.
         let at = At { flow: None, established, fragmented: false };
         let decision = self.decide(place, Some(at), Some(flow), client, server);
+        mark_stored(&mut self.scratch, flow.state.app.as_deref());
         flow.state.would_be_condemned |= !decision.verdict.passes();
         self.tell(now, key, (meta.src, meta.dst), meta.zone);
     }
 
     /// Hands on the transactions that a packet has ended.
     fn told(&mut self, place: Place<'_>, flow: FlowRef) {
-        if self.scratch.told.is_empty() {
+        if self.scratch.told.is_empty() && self.scratch.files.is_empty() {
             return;
         }
         let Some(flow) = self.flows.get_mut(flow) else { return };
+        mark_stored(&mut self.scratch, flow.state.app.as_deref());
         let key = FlowKey { id: flow.id, proto: flow.tuple.proto, src: flow.tuple.src, dst: flow.tuple.dst };
         let ends = (flow.state.client, flow.state.server);
         self.tell(place.now, key, ends, place.meta.zone);
@@ -1016,6 +1032,15 @@ impl Judge {
             self.push(EngineEvent::Transaction(Box::new(event)));
         }
         self.scratch.told = told;
+        let mut files = std::mem::take(&mut self.scratch.files);
+        for FileDone { tx, protocol, dir, mut file, stored } in files.drain(..) {
+            if !stored {
+                file.content = None;
+            }
+            let event = FileEvent { at, key, client: ends.0, server: ends.1, zone, tx, protocol, dir, file, stored };
+            self.push(EngineEvent::File(Box::new(event)));
+        }
+        self.scratch.files = files;
     }
 
     /// Counts, and gives the verdict. `partial`: not all of the connection was seen, so that a parser's trouble says nothing.
@@ -1068,7 +1093,15 @@ impl Judge {
             EngineEvent::FlowEnd(_) => self.stats.lost_flow_ends += 1,
             EngineEvent::Anomaly(_) => self.stats.lost_anomalies += 1,
             EngineEvent::Transaction(_) => self.stats.lost_transactions += 1,
+            EngineEvent::File(_) => self.stats.lost_files += 1,
         }
+    }
+}
+
+/// Which of the files that are over rules want kept.
+fn mark_stored(scratch: &mut Scratch, app: Option<&AppFlow>) {
+    for file in &mut scratch.files {
+        file.stored |= app.is_some_and(|app| app.is_stored(file.tx, file.dir));
     }
 }
 

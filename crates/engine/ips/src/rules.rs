@@ -18,7 +18,8 @@ use bulkhead_net::flow::Direction;
 use bulkhead_rules::buffer::BufferId;
 use bulkhead_rules::classification::PRIORITY_DEFAULT;
 use bulkhead_rules::condition::{
-    AppLayerMode, Condition, Effect, End as StreamEnd, Flowint, FlowintOperation, FlowintValue, IntegerTest, IpOption, Recognised,
+    AppLayerMode, Condition, Effect, End as StreamEnd, FileScope, Flowint, FlowintOperation, FlowintValue, IntegerTest, IpOption,
+    Recognised, Towards,
 };
 use bulkhead_rules::limits::SuppressionSide;
 use bulkhead_rules::tree::{
@@ -37,6 +38,7 @@ use crate::raised::{ByFinding, Layer, Raised};
 pub(crate) use compile::{NO_APP, decoded, is_of_flow, is_of_packet, name_hash, of_dce, refused_beside_buffers, refused_match};
 use compile::{Turn, compile_rule, diagnostic, turn};
 
+use crate::sets::{Dataset, IprepAsked, Reputation, Resources, Sets};
 use crate::transaction::{TxRule, TxRules, apps_of, bit, is_of_transactions, is_parsed};
 
 /// Groups per table and kind of port; rules of further ports share one group and are told apart afterwards.
@@ -91,6 +93,10 @@ pub(crate) struct Compiled {
     /// Numbers of its headers, and of the flow.
     pub integers: Vec<IntegerTest>,
     pub ip_options: Vec<IpOption>,
+    /// What it asks of the reputation of its ends.
+    pub ipreps: Vec<IprepAsked>,
+    /// Files are to be kept: of which direction, and how many of them.
+    pub store: Option<(Option<Towards>, FileScope)>,
     /// Findings that it asks for, and checksums that have to be right.
     pub raised: Vec<Raised>,
     pub right_checksums: Vec<Layer>,
@@ -195,6 +201,8 @@ pub struct Ruleset {
     by_finding: ByFinding,
     /// Rules on frames that carry no IP, or that nothing could read.
     of_frames: Vec<RuleId>,
+    sets: BTreeMap<String, Arc<Dataset>>,
+    reputation: Reputation,
 }
 
 /// Transport classes that have tables of their own.
@@ -261,11 +269,22 @@ pub(crate) struct Group {
 impl Ruleset {
     /// Compiles rules that were parsed without error. Those whose variables or patterns are wrong are left out and reported.
     pub fn compile(sources: &[Source<'_>], variables: &Variables, classification: &Classification) -> Compilation {
+        Self::compile_with(sources, variables, classification, &Resources::default())
+    }
+
+    /// The same with what rules may name: files of sets and hashes, reputation, and the set of rules in force, whose values live on.
+    pub fn compile_with(
+        sources: &[Source<'_>],
+        variables: &Variables,
+        classification: &Classification,
+        resources: &Resources<'_>,
+    ) -> Compilation {
+        let mut sets = Sets::new(resources);
         let mut diagnostics = Vec::new();
         let mut compiled: Vec<(Turn, Compiled, Option<Literal>, Option<TxRule>)> = Vec::new();
         for (number, source) in sources.iter().enumerate() {
             for rule in source.rules {
-                match compile_rule(source.name, rule, variables, classification) {
+                match compile_rule(source.name, rule, variables, classification, &mut sets) {
                     Ok((one, tx)) => {
                         if let Some(part) = one.empty_part() {
                             let message = format!("no packet has such {part}: the rule never matches");
@@ -315,7 +334,19 @@ impl Ruleset {
             by_finding.add(&rule.raised, id);
         }
         let of_frames = (0..).zip(&rules).filter(|(_, rule)| rule.is_of_frames()).map(|(id, _)| id).collect();
-        let ruleset = Self { packet, stream, rules, transactions, tx_rules, gated_datagrams, asks_for_apps, by_finding, of_frames };
+        let ruleset = Self {
+            packet,
+            stream,
+            rules,
+            transactions,
+            tx_rules,
+            gated_datagrams,
+            asks_for_apps,
+            by_finding,
+            of_frames,
+            sets: sets.named,
+            reputation: resources.reputation.clone(),
+        };
         Compilation { ruleset: Arc::new(ruleset), diagnostics }
     }
 
@@ -359,6 +390,20 @@ impl Ruleset {
             let asks = of_headers || rule.packet.iter().any(of_control) || (!rule.stream_sizes.is_empty() && rule.steps.is_empty());
             rule.on_packet && rule.protocol_matches(6) && asks
         })
+    }
+
+    /// The sets that its rules name.
+    pub fn datasets(&self) -> impl Iterator<Item = &Arc<Dataset>> {
+        self.sets.values()
+    }
+
+    /// A rule wants files kept.
+    pub(crate) fn keeps_files(&self) -> bool {
+        self.rules.iter().any(|rule| rule.store.is_some())
+    }
+
+    pub(crate) const fn reputation(&self) -> &Reputation {
+        &self.reputation
     }
 
     /// Rules that findings call.

@@ -27,12 +27,14 @@ use bulkhead_rules::transform::Transform;
 use bulkhead_rules::tree::{FastPattern, FlowWord, FlowbitsOperation};
 use bulkhead_rules::{Buffer as BufferName, BufferMatches, Code, ContentMatch, Field, Match, Rule};
 
+use crate::files::{File, FileWants};
 use crate::inspect::{Buffer, Inspection, NameValues, Steps, Work};
 use rule::{Decision, Test, Trigger};
 pub(crate) use rule::{TxRule, apps_of, is_of_transactions, is_parsed, numbers_hold};
 
 use crate::prefilter::{CARRY_BYTES, Carry, LITERAL_BYTES_MAX, Prefilter};
 use crate::rules::{decoded, is_of_flow, is_of_packet, of_dce, refused_beside_buffers, refused_match};
+use crate::sets::{Resources, Sets};
 use crate::transform::{TRANSFORM_BYTES_PER_UNIT, is_built, needs_whole, transform};
 
 /// Lists of matches in one rule: one bit each in a candidate.
@@ -109,6 +111,18 @@ pub trait Values {
         None
     }
 
+    /// Asked before a rule that changes a set is run: whether its addresses and ports fit.
+    fn may(&self, rule: TxRuleId) -> bool {
+        let _ = rule;
+        true
+    }
+
+    /// Files of a direction.
+    fn files(&self, dir: Direction) -> impl Iterator<Item = &File> {
+        let _ = dir;
+        std::iter::empty()
+    }
+
     /// Names of the events so far, `http.missing_host_header`.
     fn events(&self) -> impl Iterator<Item = &str>;
 
@@ -135,6 +149,8 @@ pub struct TxRules {
     /// Rules that become candidates with an event, or with a number.
     by_event: BTreeMap<String, Vec<TxRuleId>>,
     by_field: BTreeMap<Field, Vec<TxRuleId>>,
+    /// Those that wait for a file.
+    by_file: Vec<TxRuleId>,
     /// Those that ask for what is not there: candidates from the beginning.
     at_start: Vec<TxRuleId>,
     /// A rule looks at the payload too.
@@ -237,7 +253,13 @@ impl TxRules {
     /// not known here are refused with a reason, never loaded with less than they say.
     pub fn compile<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> (Self, Vec<(TxRuleId, Code, String)>) {
         let mut refused = Vec::new();
-        let rules = (0..).zip(rules).map(|(number, rule)| match TxRule::new(rule) {
+        let resources = Resources::default();
+        let mut sets = Sets::new(&resources);
+        let mut bound = |mut compiled: Option<TxRule>| {
+            let done = compiled.as_mut().map_or(Ok(()), |compiled| compiled.bind(&mut sets));
+            done.map(|()| compiled).map_err(|message| (Code::ValueUnsupported, message))
+        };
+        let rules = (0..).zip(rules).map(|(number, rule)| match TxRule::new(rule).and_then(&mut bound) {
             Ok(compiled) => compiled,
             Err((code, reason)) => {
                 refused.push((number, code, reason));
@@ -256,7 +278,7 @@ impl TxRules {
             let forms = compiled.iter().flat_map(|rule| std::iter::once(rule).chain(rule.turned.as_deref()));
             for (place, literal, tests) in forms.filter_map(|form| match &form.trigger {
                 Trigger::List(place, literal) => Some((place, literal, &form.tests)),
-                Trigger::Payload(_) | Trigger::Event(_) | Trigger::Number(_) | Trigger::Start => None,
+                Trigger::Payload(_) | Trigger::Event(_) | Trigger::Number(_) | Trigger::File | Trigger::Start => None,
             }) {
                 let Some(Test::List(list)) = tests.get(*place) else { continue };
                 let sides = [(list.to_server, Side::Server), (list.to_client, Side::Client)];
@@ -275,6 +297,7 @@ impl TxRules {
                 Some(Trigger::Event(name)) => built.by_event.entry(name.unwrap_or_default().to_owned()).or_default().push(number),
                 Some(Trigger::Number(field)) => built.by_field.entry(*field).or_default().push(number),
                 Some(Trigger::Payload(_)) => built.gated.push(number),
+                Some(Trigger::File) => built.by_file.push(number),
                 Some(Trigger::Start) => built.at_start.push(number),
                 Some(Trigger::List(..)) | None => {}
             }
@@ -313,9 +336,11 @@ impl TxRules {
     /// Buffers that any rule looks into: what a parser need not fill otherwise.
     pub fn buffers(&self) -> impl Iterator<Item = BufferId> {
         let lists = self.rules.iter().flatten().flat_map(|rule| &rule.tests).flat_map(|test| match test {
+            Test::List(list) if list.buffer == BufferId::FileMagic => vec![BufferId::FileData, BufferId::FileName],
             Test::List(list) => vec![list.buffer],
             Test::FtpBounce => vec![BufferId::FtpCommand, BufferId::FtpCommandData],
-            Test::Other(other) => other.buffers().to_vec(),
+            Test::File { .. } => vec![BufferId::FileData, BufferId::FileName],
+            Test::Other(_) => Vec::new(),
             Test::Number { .. } | Test::Event(_) | Test::Payload { .. } | Test::TlsVersion { .. } => Vec::new(),
         });
         let mut all: Vec<BufferId> = lists.collect();
@@ -359,6 +384,29 @@ impl TxRules {
         if let Some(rules) = self.by_field.get(&field) {
             self.add(app, rules, state);
         }
+    }
+
+    /// There is a file.
+    pub fn file(&self, app: App, state: &mut TxState) {
+        self.add(app, &self.by_file, state);
+    }
+
+    /// What rules have to know of files.
+    pub fn file_wants(&self) -> FileWants {
+        let tests = self.rules.iter().flatten().flat_map(|rule| &rule.tests);
+        tests.fold(FileWants::default(), |wants, test| {
+            wants.and(match test {
+                Test::File { file, .. } => file.wants(),
+                Test::List(list) if list.buffer == BufferId::FileMagic => FileWants { follow: true, magic: true, ..FileWants::default() },
+                Test::List(_)
+                | Test::Number { .. }
+                | Test::Event(_)
+                | Test::Payload { .. }
+                | Test::TlsVersion { .. }
+                | Test::FtpBounce
+                | Test::Other(_) => FileWants::default(),
+            })
+        })
     }
 
     /// Whether any rule looks at the payload of transactions.
@@ -433,6 +481,9 @@ impl TxRules {
         for candidate in &mut state.candidates {
             let Some(Some(rule)) = self.rules.get(candidate.rule as usize) else { continue };
             let rule = if candidate.turned { rule.turned.as_deref().unwrap_or(rule) } else { rule };
+            if !candidate.over && candidate.holds == 0 && rule.writes && !values.may(candidate.rule) {
+                candidate.over = true;
+            }
             if candidate.over {
                 continue;
             }

@@ -529,7 +529,13 @@ impl Parser for Http {
             }
             _ => {}
         }
-        if self.halves[io.dir as usize].tx.is_some() {
+        let half = &self.halves[io.dir as usize];
+        if let Some(id) = half.tx {
+            // What was announced and has not come.
+            let is_short = matches!(half.state, State::Fixed(1..) | State::Chunk(_) | State::ChunkSize);
+            if let Some(tx) = io.tx(id).filter(|_| is_short) {
+                tx.truncate_streams();
+            }
             self.finish(io);
         }
     }

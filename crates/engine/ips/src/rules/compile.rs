@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::raised::{raised, right_checksum};
+use crate::sets::{IprepAsked, Sets};
 
 /// Order of judgement: action, flow bits, priority, order of the files.
 pub(super) type Turn = (u8, u8, u8, usize);
@@ -32,6 +33,7 @@ pub(super) fn compile_rule(
     rule: &Rule,
     variables: &Variables,
     classification: &Classification,
+    sets: &mut Sets<'_>,
 ) -> Result<(Compiled, Option<TxRule>), (Code, String)> {
     let header = &rule.header;
     let signature = &rule.signature;
@@ -39,12 +41,21 @@ pub(super) fn compile_rule(
     if let Some(reason) = refused(rule) {
         return Err(reason);
     }
-    let tx = TxRule::new(rule)?;
+    let unbound = |message: String| (Code::ValueUnsupported, message);
+    let mut tx = TxRule::new(rule)?;
+    tx.as_mut().map_or(Ok(()), |tx| tx.bind(sets)).map_err(unbound)?;
     // Of a rule on transactions, the payload is one of their tests.
     let payload = signature.buffers.iter().filter(|_| tx.is_none()).find(|list| list.buffer == BufferName::Payload);
     let matches: &[Match] = payload.map_or(&[], |list| &list.matches);
     let decoded = decoded(signature).map_or(&[][..], |list| &list.matches);
     let mut steps = Steps::with(matches, decoded, &[]).map_err(|message| (Code::PcreUnsupported, message))?;
+    steps.bind(sets).map_err(unbound)?;
+    let mut ipreps = Vec::new();
+    for condition in &signature.conditions {
+        if let Condition::Iprep(iprep) = condition {
+            ipreps.push(IprepAsked::new(iprep, sets.reputation()).map_err(unbound)?);
+        }
+    }
     let mut looks_for_faults = false;
     for condition in &signature.conditions {
         if let Condition::Asn1(asn1) = condition {
@@ -105,7 +116,10 @@ pub(super) fn compile_rule(
             _ => None,
         })
         .collect();
-    let headers = header_lists(signature)?;
+    let mut headers = header_lists(signature)?;
+    for (_, steps) in &mut headers {
+        steps.bind(sets).map_err(unbound)?;
+    }
     let integers: Vec<IntegerTest> = signature.conditions.iter().filter_map(number_of_packet).cloned().collect();
     let ip_options: Vec<IpOption> = signature
         .conditions
@@ -139,7 +153,7 @@ pub(super) fn compile_rule(
         && signature.flow.is_empty()
         && signature.packet.iter().all(|test| matches!(test, PacketTest::IpProto { .. }))
         && signature.flowbits.iter().all(|bits| bits.operation == FlowbitsOperation::Set)
-        && signature.conditions.is_empty()
+        && signature.conditions.iter().all(|condition| matches!(condition, Condition::Iprep(_)))
         && !signature.buffers.iter().any(|list| matches!(list.buffer, BufferName::Named(_)))
         && signature.effects.is_empty()
         && signature.apps.is_empty()
@@ -180,6 +194,11 @@ pub(super) fn compile_rule(
         headers,
         integers,
         ip_options,
+        ipreps,
+        store: signature.effects.iter().find_map(|effect| match effect {
+            Effect::FileStore { towards, scope } => Some((*towards, *scope)),
+            _ => None,
+        }),
         raised,
         right_checksums,
         stream_sizes,
@@ -267,8 +286,7 @@ pub(crate) fn refused_match(found: &Match) -> Option<(Code, String)> {
         Match::Pcre(_) | Match::Content(_) | Match::IsDataAt(_) | Match::Bsize(_) => None,
         Match::ByteTest(_) | Match::ByteJump(_) | Match::ByteExtract(_) | Match::ByteMath(_) => None,
         Match::Base64Decode(_) | Match::Entropy(_) => None,
-        Match::Dataset(_) => keyword("dataset"),
-        Match::Datarep(_) => keyword("datarep"),
+        Match::Dataset(_) | Match::Datarep(_) => None,
         Match::Absent { .. } => keyword("absent"),
     }
 }
@@ -287,7 +305,7 @@ pub(crate) fn refused_beside_buffers(rule: &Rule, known: impl Fn(&Condition) -> 
     let done = |effect: &Effect| {
         HostBit::written(effect).is_some()
             || TxBit::written(effect).is_some()
-            || matches!(effect, Effect::Flowint(_) | Effect::Tag(_) | Effect::Bypass | Effect::Alert)
+            || matches!(effect, Effect::Flowint(_) | Effect::FileStore { .. } | Effect::Tag(_) | Effect::Bypass | Effect::Alert)
     };
     let beyond = |body: &Body| match body {
         Body::Condition(condition) => !known(condition),
@@ -314,7 +332,7 @@ pub(crate) fn refused_beside_buffers(rule: &Rule, known: impl Fn(&Condition) -> 
 /// Conditions that the flow or its hosts answer, of whatever rule.
 pub(crate) fn is_of_flow(condition: &Condition) -> bool {
     match condition {
-        Condition::Flowint(_) | Condition::Hostbits(_) | Condition::StreamSize { .. } => true,
+        Condition::Flowint(_) | Condition::Hostbits(_) | Condition::Iprep(_) | Condition::StreamSize { .. } => true,
         Condition::Xbits(_) => true,
         Condition::AppLayerProtocol(test) => test.mode != AppLayerMode::Original,
         _ => false,

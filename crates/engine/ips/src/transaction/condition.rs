@@ -1,11 +1,14 @@
 //! Conditions of a transaction that are no buffer: how far it has come, what it calls, when a certificate is good.
 
-use bulkhead_rules::condition::{CertDate, DateRelation, DceIface, TextField};
+use std::sync::Arc;
+
+use bulkhead_rules::condition::{CertDate, DateRelation, DceIface, Effect, HashAlgorithm, TextField};
 use bulkhead_rules::header::Header;
 use bulkhead_rules::tree::{NumberTest, Relation};
 
 use super::rule::Decision;
 use super::*;
+use crate::sets::{HashList, Sets};
 
 /// A condition that is decided on numbers and stages.
 #[derive(Debug)]
@@ -130,11 +133,6 @@ impl Other {
         }
     }
 
-    /// What a parser has to fill for it.
-    pub const fn buffers(&self) -> &'static [BufferId] {
-        &[]
-    }
-
     pub fn decide(&self, values: &impl Values, work: &mut Work) -> Decision {
         work.charge(1);
         let both = [Direction::ToServer, Direction::ToClient];
@@ -245,4 +243,85 @@ pub(super) fn as_list(condition: &Condition) -> Option<BufferMatches> {
         _ => return None,
     };
     Some(BufferMatches { buffer: BufferName::Named(buffer), towards: None, transforms: Vec::new(), matches })
+}
+
+/// What is asked of one file: all of it of the same.
+#[derive(Debug, Default)]
+pub(super) struct FileTest {
+    sizes: Vec<NumberTest>,
+    hashes: Vec<HashTest>,
+    /// The rule wants it kept.
+    pub keeps: bool,
+}
+
+#[derive(Debug)]
+struct HashTest {
+    algorithm: HashAlgorithm,
+    negated: bool,
+    list: String,
+    /// Set when the rule is bound to its lists.
+    known: Option<Arc<HashList>>,
+}
+
+impl FileTest {
+    /// Takes what is about files out of a rule; `None`: nothing is.
+    pub fn of(rule: &Rule) -> Option<(Self, Option<Towards>)> {
+        let (mut test, mut towards, mut any) = (Self::default(), None, false);
+        for condition in &rule.signature.conditions {
+            match condition {
+                Condition::Integer(IntegerTest { field: Field::Filesize, test: number, towards: to, .. }) => {
+                    test.sizes.push(*number);
+                    towards = towards.or(*to);
+                    any = true;
+                }
+                Condition::FileHash { algorithm, negated, list } => {
+                    test.hashes.push(HashTest { algorithm: *algorithm, negated: *negated, list: list.clone(), known: None });
+                    any = true;
+                }
+                _ => {}
+            }
+        }
+        let named = rule.signature.buffers.iter().any(|list| matches!(list.buffer, BufferName::Named(id) if !is_of_packet(id)));
+        let keeps = rule.signature.effects.iter().any(|effect| matches!(effect, Effect::FileStore { .. }));
+        test.keeps = keeps;
+        // With a buffer of another kind the transaction's files are kept, whenever they come.
+        (any || (keeps && !named && !rule.signature.conditions.iter().any(|condition| as_list(condition).is_some())))
+            .then_some((test, towards))
+    }
+
+    pub fn is_one(condition: &Condition) -> bool {
+        matches!(condition, Condition::FileHash { .. } | Condition::Integer(IntegerTest { field: Field::Filesize, .. }))
+    }
+
+    pub fn wants(&self) -> FileWants {
+        let has = |algorithm| self.hashes.iter().any(|hash| hash.algorithm == algorithm);
+        FileWants {
+            follow: true,
+            md5: has(HashAlgorithm::Md5),
+            sha1: has(HashAlgorithm::Sha1),
+            sha256: has(HashAlgorithm::Sha256),
+            ..FileWants::default()
+        }
+    }
+
+    /// Reads the lists that it names.
+    pub fn bind(&mut self, sets: &mut Sets<'_>) -> Result<(), String> {
+        for hash in &mut self.hashes {
+            hash.known = Some(sets.hashes(&hash.list, hash.algorithm)?);
+        }
+        Ok(())
+    }
+
+    pub fn holds(&self, file: &File) -> bool {
+        let size = |test: &NumberTest| match test {
+            // Of one that broke off, the rest is not known.
+            NumberTest::Greater(_) | NumberTest::GreaterOrEqual(_) => file.done && test.matches(file.size),
+            _ => file.done && !file.truncated && test.matches(file.size),
+        };
+        let hash = |test: &HashTest| match (file.hash(test.algorithm), &test.known) {
+            (Some(found), Some(known)) => known.contains(found) != test.negated,
+            _ => false,
+        };
+        self.sizes.iter().all(size) && self.hashes.iter().all(hash)
+    }
 }

@@ -2,8 +2,9 @@
 
 use bulkhead_rules::tree::{Base, Endian};
 
-use super::condition::{Other, as_list};
+use super::condition::{FileTest, Other, as_list};
 use super::*;
+use crate::sets::Sets;
 
 #[derive(Debug)]
 pub(crate) struct TxRule {
@@ -17,6 +18,8 @@ pub(crate) struct TxRule {
     /// A rule that names no direction, and could match in each: this is its form for the server's, and here is the other. Each is told
     /// of for itself, once.
     pub(super) turned: Option<Box<TxRule>>,
+    /// To run it changes a set.
+    pub(super) writes: bool,
 }
 
 /// What makes a rule a candidate.
@@ -29,6 +32,7 @@ pub(super) enum Trigger {
     /// Without a name of its own any event of the protocol.
     Event(Option<&'static str>),
     Number(Field),
+    File,
     Start,
 }
 
@@ -52,6 +56,12 @@ pub(super) enum Test {
     FtpBounce,
     /// A condition that is decided on the numbers and stages of a transaction alone.
     Other(Other),
+    /// A file of which all of this holds.
+    File {
+        file: FileTest,
+        to_server: bool,
+        to_client: bool,
+    },
     /// Contents of the payload; asked when all else holds.
     Payload {
         steps: Steps,
@@ -111,7 +121,8 @@ impl TxRule {
             .any(|list| matches!(list.buffer, BufferName::Named(id) if id != BufferId::Base64Data && !is_of_packet(id)));
         let hooked = rule.header.hook.is_some() && matches!(rule.header.protocol, bulkhead_rules::Protocol::App(_));
         let of_dce = !signature.apps.is_empty() && signature.buffers.iter().flat_map(|list| &list.matches).any(of_dce);
-        if !named && !hooked && !of_dce && !signature.conditions.iter().any(is_of_transactions) {
+        let of_file = FileTest::of(rule);
+        if !named && !hooked && !of_dce && of_file.is_none() && !signature.conditions.iter().any(is_of_transactions) {
             return Ok(None);
         }
         if let Some(reason) = refused_beside_buffers(rule, |condition| is_of_flow(condition) || is_of_transactions(condition)) {
@@ -148,7 +159,7 @@ impl TxRule {
             });
         }
         // Counters, bits and sizes are the flow's or its hosts'.
-        for condition in signature.conditions.iter().filter(|condition| !is_of_flow(condition)) {
+        for condition in signature.conditions.iter().filter(|condition| !is_of_flow(condition) && !FileTest::is_one(condition)) {
             tests.push(match condition {
                 Condition::Integer(test) if as_list(condition).is_none() => {
                     if test.towards.is_some_and(|towards| towards == Towards::Both) {
@@ -174,9 +185,14 @@ impl TxRule {
                 },
             });
         }
+        if let Some((file, towards)) = of_file {
+            let (server, client) = (towards == Some(Towards::ToServer), towards == Some(Towards::ToClient));
+            tests.push(Test::File { file, to_server: !client && !to_client, to_client: !server && !to_server });
+        }
         tests.extend(Other::hook(&rule.header)?.map(Test::Other));
         let trigger = trigger(rule, &tests, only.is_none());
-        let mut compiled = Self { apps: apps_of(&signature.apps), tests, trigger, again: None, turned: None };
+        let mut compiled = Self { apps: apps_of(&signature.apps), tests, trigger, again: None, turned: None, writes: false };
+        compiled.writes = compiled.changes();
         let waits = |condition: &Condition| matches!(condition, Condition::Xbits(bits) if bits.track == XbitsTrack::Transaction);
         if signature.flowbits.iter().any(|bits| bits.operation == FlowbitsOperation::IsSet) || signature.conditions.iter().any(waits) {
             compiled.again = match (to_server, to_client) {
@@ -193,6 +209,33 @@ impl TxRule {
         self.again.is_some()
     }
 
+    /// To run it changes a set.
+    fn changes(&self) -> bool {
+        self.tests.iter().any(|test| match test {
+            Test::List(List { steps, .. }) | Test::Payload { steps, .. } => steps.writes(),
+            _ => false,
+        })
+    }
+
+    /// Joins it to the sets that it names.
+    pub(crate) fn bind(&mut self, sets: &mut Sets<'_>) -> Result<(), String> {
+        for test in &mut self.tests {
+            match test {
+                Test::File { file, .. } => file.bind(sets)?,
+                Test::List(list) => {
+                    list.steps.bind(sets)?;
+                    list.steps_big.as_mut().map_or(Ok(()), |steps| steps.bind(sets))?;
+                }
+                Test::Payload { steps, steps_big, .. } => {
+                    steps.bind(sets)?;
+                    steps_big.as_mut().map_or(Ok(()), |steps| steps.bind(sets))?;
+                }
+                Test::Number { .. } | Test::Event(_) | Test::TlsVersion { .. } | Test::FtpBounce | Test::Other(_) => {}
+            }
+        }
+        self.turned.as_mut().map_or(Ok(()), |turned| turned.bind(sets))
+    }
+
     /// Whether it is told of in each direction for itself.
     pub(crate) const fn is_in_each(&self) -> bool {
         self.turned.is_some()
@@ -204,6 +247,7 @@ impl TxRule {
             self.tests.iter().all(|test| match test {
                 Test::List(List { to_server, to_client, .. })
                 | Test::Number { to_server, to_client, .. }
+                | Test::File { to_server, to_client, .. }
                 | Test::TlsVersion { to_server, to_client, .. } => {
                     if server {
                         *to_server && !to_client
@@ -237,6 +281,7 @@ pub(crate) fn apps_of(apps: &[App]) -> u64 {
 pub(crate) fn is_of_transactions(condition: &Condition) -> bool {
     as_list(condition).is_some()
         || Other::is_one(condition)
+        || FileTest::is_one(condition)
         || match condition {
             Condition::Integer(test) => APP_NUMBERS.contains(&test.field),
             Condition::AppLayerEvent { protocol: Some(app), .. } => is_parsed(*app),
@@ -276,6 +321,7 @@ pub(super) fn trigger(rule: &Rule, tests: &[Test], gated: bool) -> Trigger {
     let found = tests.iter().find_map(|test| match test {
         Test::Event(name) => Some(Trigger::Event(*name)),
         Test::Number { test, .. } if matches!(test.which, Which::Any | Which::All | Which::Index(_)) => Some(Trigger::Number(test.field)),
+        Test::File { .. } => Some(Trigger::File),
         Test::List(_) | Test::Number { .. } | Test::Payload { .. } | Test::TlsVersion { .. } | Test::FtpBounce | Test::Other(_) => None,
     });
     found.unwrap_or(Trigger::Start)
@@ -344,6 +390,7 @@ impl Test {
             Self::List(List { to_server, to_client, .. })
             | Self::Number { to_server, to_client, .. }
             | Self::TlsVersion { to_server, to_client, .. }
+            | Self::File { to_server, to_client, .. }
             | Self::Payload { to_server, to_client, .. } => *to_server && *to_client,
             Self::Other(other) => other.direction().is_none(),
             Self::Event(_) | Self::FtpBounce => false,
@@ -392,6 +439,17 @@ impl Test {
                 }
             }
             Self::Other(other) => other.decide(values, work),
+            Self::File { file, to_server, to_client } => {
+                let dirs =
+                    || [(*to_server, Direction::ToServer), (*to_client, Direction::ToClient)].into_iter().filter(|(there, _)| *there);
+                work.charge(1);
+                let holds = dirs().any(|(_, dir)| values.files(dir).any(|one| file.holds(one)));
+                match (holds, dirs().all(|(_, dir)| values.is_complete(dir))) {
+                    (true, _) => Decision::Holds,
+                    (false, true) => Decision::Never,
+                    (false, false) => Decision::NotYet,
+                }
+            }
             Self::Number { test, to_server, to_client } => {
                 let dirs =
                     || [(*to_server, Direction::ToServer), (*to_client, Direction::ToClient)].into_iter().filter(|(there, _)| *there);
@@ -531,7 +589,7 @@ impl List {
             Some(Towards::Either) | None => (to_server, to_client),
         };
         let info = buffer.info();
-        if crate::app::buffer_of(buffer).is_none() {
+        if crate::app::buffer_of(buffer).is_none() && buffer != BufferId::FileMagic {
             return Err((Code::KeywordUnsupported, format!("`{}` is not supported yet", info.name)));
         }
         if let Some(reason) = list.matches.iter().filter(|found| !matches!(found, Match::Absent { .. })).find_map(refused_match) {

@@ -169,7 +169,8 @@ impl Bench {
             .iter()
             .filter_map(|event| match event {
                 EngineEvent::Alert(alert) => Some(alert),
-                EngineEvent::Drop(_) | EngineEvent::FlowEnd(_) | EngineEvent::Anomaly(_) | EngineEvent::Transaction(_) => None,
+                EngineEvent::Drop(_) | EngineEvent::FlowEnd(_) | EngineEvent::Anomaly(_) => None,
+                EngineEvent::Transaction(_) | EngineEvent::File(_) => None,
             })
             .collect()
     }
