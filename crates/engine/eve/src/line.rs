@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use bulkhead_ips::applayer::Protocol;
+use bulkhead_ips::applayer::{Dir, Protocol};
 use bulkhead_ips::{
-    AlertEvent, Anomaly, AnomalyEvent, Direction, DropEvent, Endpoint, FlowEndEvent, FlowKey, Record, RuleInfo, TransactionEvent,
+    AlertEvent, Anomaly, AnomalyEvent, Direction, DropEvent, Endpoint, FileEvent, FlowEndEvent, FlowKey, Record, RuleInfo, TransactionEvent,
 };
 use bulkhead_model::{DropReason, Timestamp};
 use serde_json::{Value, json};
@@ -189,6 +189,43 @@ pub fn transaction(event: &TransactionEvent, at: At<'_>, log: &EveLog) -> Option
         line.put(name, object);
     }
     Some(line.object())
+}
+
+/// A file is over. `src` sent it.
+pub fn file(event: &FileEvent, at: At<'_>, log: &EveLog) -> Value {
+    let FileEvent { file, record, protocol, .. } = event;
+    let mut line = Line::new(event.at, "fileinfo");
+    let key = match event.dir {
+        Dir::ToServer => event.key,
+        Dir::ToClient => FlowKey { src: event.key.dst, dst: event.key.src, ..event.key },
+    };
+    line.place(&key, &at, log);
+    if let Some(record) = record.as_deref() {
+        objects(&mut line, *protocol, record, log);
+    }
+    line.put("app_proto", app_proto(*protocol));
+    let mut info = Object::new();
+    let name = file.name.as_deref().map(|name| String::from_utf8_lossy(name).into_owned()).unwrap_or_default();
+    info.insert("filename".into(), json!(name));
+    if let Some(magic) = &file.magic {
+        info.insert("magic".into(), json!(magic));
+    }
+    info.insert("gaps".into(), json!(file.gaps));
+    info.insert("state".into(), json!(if file.truncated { "TRUNCATED" } else { "CLOSED" }));
+    let hash = |hash: Option<&[u8]>| hash.map(|bytes| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let (md5, sha1, sha256) = (file.md5.as_ref(), file.sha1.as_ref(), file.sha256.as_ref());
+    let hashes =
+        [("md5", md5.map(<[u8; 16]>::as_slice)), ("sha1", sha1.map(<[u8; 20]>::as_slice)), ("sha256", sha256.map(<[u8; 32]>::as_slice))];
+    for (name, found) in hashes {
+        if let Some(text) = hash(found) {
+            info.insert(name.into(), json!(text));
+        }
+    }
+    info.insert("stored".into(), json!(event.stored));
+    info.insert("size".into(), json!(file.size));
+    info.insert("tx_id".into(), json!(event.tx));
+    line.put("fileinfo", info);
+    line.object()
 }
 
 pub fn dropped(event: &DropEvent, at: At<'_>, log: &EveLog) -> Value {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use bulkhead_ips::FileWants;
+
 use crate::record::{HttpLog, LogConfig};
 use crate::settings::Settings;
 
@@ -19,6 +21,7 @@ pub struct EveLog {
     pub alert: AlertLog,
     pub drop: DropLog,
     pub anomaly: AnomalyLog,
+    pub files: FileWants,
     pub ethernet: bool,
     pub community_id: Option<u16>,
     pub capture_name: bool,
@@ -110,6 +113,16 @@ impl EveLog {
             let Some(options) = types.get(name) else { return Vec::<String>::new() };
             settings.list(&format!("{options}.{option}")).into_iter().map(|(_, value)| value.to_ascii_lowercase()).collect()
         };
+        let hashes = listed("files", "force-hash");
+        let forced = |name: &str| hashes.iter().any(|hash| hash == name);
+        let files = FileWants {
+            follow: types.contains_key("files"),
+            magic: of("files", "force-magic").unwrap_or(false),
+            md5: forced("md5"),
+            sha1: forced("sha1"),
+            sha256: forced("sha256"),
+            content: false,
+        };
         let dumped = types.get("http").and_then(|options| settings.get(&format!("{options}.dump-all-headers"))).unwrap_or("none");
         let number = |name: &str, option: &str| types.get(name).and_then(|options| settings.number(&format!("{options}.{option}")));
         let mut record = LogConfig {
@@ -139,6 +152,7 @@ impl EveLog {
             alert,
             drop,
             anomaly,
+            files,
             ethernet: settings.is(&format!("{key}.ethernet")).unwrap_or(false),
             community_id: settings
                 .is(&format!("{key}.community-id"))

@@ -7,15 +7,17 @@
 //! ```
 //! No clock: the capture's own counts. The same input gives the same output.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use bulkhead_ips::{
-    Checksums, DropEvent, DropScope, Endpoint, EngineEvent, OnFailure, PacketMeta, Pipeline, PipelineConfig, Ruleset, Source,
+    Checksums, DropEvent, DropScope, Endpoint, EngineEvent, FileWants, OnFailure, PacketMeta, Pipeline, PipelineConfig, Reputation,
+    Resources, Ruleset, Source,
 };
 use bulkhead_model::Timestamp;
 use bulkhead_net::decode::{ChecksumState, Decoded, Decoder, FrameMeta, Transport};
 use bulkhead_net::stream::UrgentPolicy;
+use bulkhead_rules::tree::{DatasetKind, DatasetSource};
 use bulkhead_rules::{Beside, Diagnostic, Library, Rule, Severity, Variables};
 use serde_json::Value;
 
@@ -59,6 +61,8 @@ pub struct Loaded {
     pub wrong: usize,
     /// Name of the file, and what is the matter.
     pub diagnostics: Vec<(String, Diagnostic)>,
+    /// What is the matter with files that the settings name.
+    pub resources: Vec<String>,
 }
 
 /// Numbers for a summary.
@@ -84,6 +88,8 @@ pub struct Replay {
     clock: Timestamp,
     drops_told: HashSet<(u64, Endpoint)>,
     lines: Vec<(usize, Value)>,
+    /// Files that rules want kept, by their SHA-256.
+    stored: Vec<([u8; 32], Vec<u8>)>,
     pub counts: Counts,
 }
 
@@ -110,18 +116,20 @@ impl Replay {
             (None, _, Some("yes")) => Checks::Always,
             (None, _, _) => Checks::Auto { seen: 0, wrong: 0 },
         };
-        let mut config = pipeline_config(settings, job.inline);
+        let logs = EveLog::all(settings);
+        let mut config = pipeline_config(settings, &logs, job.inline);
         config.checksum = if checks == Checks::Never { Checksums::Ignore } else { Checksums::Verify };
         let decoder = Decoder::new(config.decode.clone());
         let replay = Self {
             pipeline: Pipeline::new(config, rules, SEED),
             decoder,
-            logs: EveLog::all(settings),
+            logs,
             inline: job.inline,
             checks,
             clock: Timestamp::default(),
             drops_told: HashSet::new(),
             lines: Vec::new(),
+            stored: Vec::new(),
             counts: Counts::default(),
         };
         (replay, loaded)
@@ -177,6 +185,16 @@ impl Replay {
         self.each_log("stats", |_| Some(line.clone()));
     }
 
+    /// Files that rules want kept since the last call, by their SHA-256.
+    pub fn stored(&mut self) -> impl Iterator<Item = ([u8; 32], Vec<u8>)> + '_ {
+        self.stored.drain(..)
+    }
+
+    /// Sets whose values are to be written: the file that their rule names, and its text.
+    pub fn sets(&self) -> impl Iterator<Item = (&str, String)> {
+        self.pipeline.rules().datasets().filter_map(|set| set.save.as_deref().map(|name| (name, set.text())))
+    }
+
     /// Lines since the last call: the log's number and the line.
     pub fn lines(&mut self) -> impl Iterator<Item = (usize, Value)> + '_ {
         self.lines.drain(..)
@@ -199,6 +217,7 @@ impl Replay {
                 EngineEvent::Drop(event) => Some(&event.key),
                 EngineEvent::Transaction(event) => Some(&event.key),
                 EngineEvent::Anomaly(event) => event.key.as_ref(),
+                EngineEvent::File(event) => Some(&event.key),
                 EngineEvent::FlowEnd(_) => None,
             };
             let of_packet = !matches!(event, EngineEvent::FlowEnd(_));
@@ -224,6 +243,12 @@ impl Replay {
                         .flat_map(|(number, log)| line::transaction(event, at, log).into_iter().map(move |line| (number, line)))
                         .collect();
                     self.lines.extend(lines);
+                }
+                EngineEvent::File(event) => {
+                    self.each_log("fileinfo", |log| Some(line::file(event, at, log)));
+                    if let (true, Some(sha256), Some(content)) = (event.stored, event.file.sha256, &event.file.content) {
+                        self.stored.push((sha256, content.clone()));
+                    }
                 }
                 EngineEvent::Anomaly(event) => {
                     self.counts.anomalies += 1;
@@ -269,7 +294,15 @@ fn compile(job: &Job<'_>) -> (Arc<Ruleset>, Loaded) {
         parsed.push((name.clone(), read.rules));
     }
     let sources: Vec<Source<'_>> = parsed.iter().map(|(name, rules)| Source { name, rules }).collect();
-    let compiled = Ruleset::compile(&sources, &variables(job.settings), &library.classification);
+    // What a rule names stands beside its file, or where the caller finds it.
+    let folders: BTreeSet<&str> = job.rules.iter().filter_map(|(name, _)| name.rsplit_once('/')).map(|(folder, _)| folder).collect();
+    let open = |name: &str| {
+        let beside = folders.iter().find_map(|folder| job.files.read(&format!("{folder}/{name}")));
+        beside.or_else(|| job.files.read(name))
+    };
+    let reputation = reputation(job, &mut loaded);
+    let resources = Resources { files: Some(&open), datasets: datasets(job.settings), reputation, before: None };
+    let compiled = Ruleset::compile_with(&sources, &variables(job.settings), &library.classification, &resources);
     for (at, diagnostic) in compiled.diagnostics {
         match diagnostic.severity {
             Severity::Error => loaded.wrong += 1,
@@ -280,6 +313,54 @@ fn compile(job: &Job<'_>) -> (Arc<Ruleset>, Loaded) {
     }
     loaded.loaded = compiled.ruleset.len();
     (compiled.ruleset, loaded)
+}
+
+/// Categories and lists of `reputation-*`.
+fn reputation(job: &Job<'_>, loaded: &mut Loaded) -> Reputation {
+    let mut reputation = Reputation::default();
+    let read = |name: &str| {
+        let base = job.settings.get("default-reputation-path").filter(|base| !base.is_empty() && !name.starts_with('/'));
+        let based = base.and_then(|base| job.files.read(&format!("{base}/{name}")));
+        based.or_else(|| job.files.read(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let mut troubles = Vec::new();
+    let categories = job.settings.get("reputation-categories-file").filter(|name| !name.is_empty());
+    if let Some(text) = categories.and_then(read) {
+        troubles.extend(reputation.add_categories(&text).err());
+    }
+    let single = job.settings.get("reputation-files").filter(|name| !name.is_empty());
+    let lists = job.settings.children("reputation-files").map(|(_, name)| name).chain(single);
+    for text in lists.filter_map(read) {
+        troubles.extend(reputation.add_list(&text).err());
+    }
+    loaded.resources = troubles;
+    reputation
+}
+
+/// `datasets` of the settings: those that say their type.
+fn datasets(settings: &Settings) -> Vec<(String, DatasetSource)> {
+    let mut sets: BTreeMap<String, DatasetSource> = BTreeMap::new();
+    for (key, value) in settings.children("datasets") {
+        let Some((name, field)) = key.rsplit_once('.') else { continue };
+        let set = sets.entry(name.to_owned()).or_default();
+        match field {
+            "type" => {
+                set.kind = match value {
+                    "string" => Some(DatasetKind::String),
+                    "md5" => Some(DatasetKind::Md5),
+                    "sha256" => Some(DatasetKind::Sha256),
+                    "ipv4" => Some(DatasetKind::Ipv4),
+                    "ipv6" | "ip" => Some(DatasetKind::Ip),
+                    _ => None,
+                }
+            }
+            "load" => set.load = Some(value.to_owned()),
+            "state" => set.state = Some(value.to_owned()),
+            "save" => set.save = Some(value.to_owned()),
+            _ => {}
+        }
+    }
+    sets.into_iter().collect()
 }
 
 /// `vars` of the settings; variables that they do not have keep their usual values.
@@ -296,7 +377,7 @@ fn variables(settings: &Settings) -> Variables {
 }
 
 /// As Suricata inspects a capture with these settings.
-fn pipeline_config(settings: &Settings, inline: bool) -> PipelineConfig {
+fn pipeline_config(settings: &Settings, logs: &[EveLog], inline: bool) -> PipelineConfig {
     let mut config = PipelineConfig {
         drop_scope: DropScope::Matched,
         on_cap: OnFailure::Pass,
@@ -307,6 +388,9 @@ fn pipeline_config(settings: &Settings, inline: bool) -> PipelineConfig {
         events_max: 1 << 20,
         ..PipelineConfig::default()
     };
+    let store = |(key, name): &(String, &str)| *name == "file-store" && settings.is(&format!("{key}.file-store.enabled")).unwrap_or(false);
+    let stores = settings.list("outputs").iter().any(store);
+    config.files = logs.iter().fold(FileWants { sha256: stores, ..FileWants::default() }, |wants, log| wants.and(log.files));
     config.stream.midstream = settings.is("stream.midstream").unwrap_or(false);
     config.stream.acks_seen = true;
     config.app.body_tails = true;

@@ -553,7 +553,7 @@ impl Listener<'_, '_> {
         let held = files.memory();
         files.follow(tx, wants, max);
         self.stats.files_refused += std::mem::take(&mut files.refused);
-        files.told(tx, false, &mut self.scratch.files);
+        files.told(tx, false, self.config.transactions, &mut self.scratch.files);
         let now = files.memory();
         *self.slots.memory = (*self.slots.memory + now).saturating_sub(held);
     }
@@ -675,7 +675,7 @@ impl Sink for Listener<'_, '_> {
 
     fn complete(&mut self, tx: &mut Transaction) {
         if let Some(files) = self.slots.files_of(tx) {
-            files.told(tx, true, &mut self.scratch.files);
+            files.told(tx, true, self.config.transactions, &mut self.scratch.files);
         }
         self.slots.give_back(tx);
         if self.config.transactions {

@@ -13,6 +13,7 @@ use sha1::Sha1;
 use sha2::Sha256;
 
 use crate::magic::{MAGIC_BYTES, magic};
+use crate::outcome::Record;
 
 /// Files of one transaction; further ones are not followed, and counted.
 pub const FILES_PER_TRANSACTION_MAX: usize = 64;
@@ -31,7 +32,7 @@ pub struct FileWants {
 }
 
 impl FileWants {
-    pub(crate) const fn and(self, other: Self) -> Self {
+    pub const fn and(self, other: Self) -> Self {
         Self {
             follow: self.follow | other.follow,
             md5: self.md5 | other.md5,
@@ -81,6 +82,7 @@ pub(crate) struct FileDone {
     pub dir: Dir,
     pub file: File,
     pub stored: bool,
+    pub record: Option<Box<Record>>,
 }
 
 #[derive(Debug, Default)]
@@ -147,14 +149,21 @@ impl TxFiles {
     }
 
     /// Those that are over and were not told of; with `close`, the others as broken off.
-    pub fn told(&mut self, tx: &Transaction, close: bool, into: &mut Vec<FileDone>) {
+    pub fn told(&mut self, tx: &Transaction, close: bool, record: bool, into: &mut Vec<FileDone>) {
         for tracked in &mut self.files {
             if close && !tracked.file.done {
                 tracked.finish(true);
             }
             if tracked.file.done && !std::mem::replace(&mut tracked.told, true) {
                 let file = File { content: tracked.file.content.take(), ..tracked.file.clone() };
-                into.push(FileDone { tx: tx.id, protocol: tx.protocol, dir: tracked.dir, file, stored: false });
+                into.push(FileDone {
+                    tx: tx.id,
+                    protocol: tx.protocol,
+                    dir: tracked.dir,
+                    file,
+                    stored: false,
+                    record: record.then(|| Box::new(Record::of(tx))),
+                });
             }
         }
     }

@@ -234,6 +234,8 @@ pub struct FileEvent {
     pub file: File,
     /// A rule wants it kept: its content is [`File::content`].
     pub stored: bool,
+    /// The transaction as far as it had come, with [`PipelineConfig::transactions`].
+    pub record: Option<Box<Record>>,
 }
 
 /// A transaction of an application layer is over: complete, or its flow has ended.

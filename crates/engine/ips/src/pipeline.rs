@@ -1033,11 +1033,11 @@ impl Judge {
         }
         self.scratch.told = told;
         let mut files = std::mem::take(&mut self.scratch.files);
-        for FileDone { tx, protocol, dir, mut file, stored } in files.drain(..) {
+        for FileDone { tx, protocol, dir, mut file, stored, record } in files.drain(..) {
             if !stored {
                 file.content = None;
             }
-            let event = FileEvent { at, key, client: ends.0, server: ends.1, zone, tx, protocol, dir, file, stored };
+            let event = FileEvent { at, key, client: ends.0, server: ends.1, zone, tx, protocol, dir, file, stored, record };
             self.push(EngineEvent::File(Box::new(event)));
         }
         self.scratch.files = files;
