@@ -39,4 +39,4 @@ pub use files::{FILES_PER_TRANSACTION_MAX, File, FileWants};
 pub use outcome::*;
 pub use pipeline::Pipeline;
 pub use rules::{Compilation, RuleId, RuleInfo, Ruleset, Source};
-pub use sets::{Dataset, Reputation, Resources};
+pub use sets::{Dataset, Open, Reputation, Resources};

@@ -24,11 +24,14 @@ const SETS_MAX: usize = 4_096;
 /// Networks of a reputation list.
 const NETWORKS_MAX: usize = 1_000_000;
 
+/// Opens a file by the name that a rule has for it.
+pub type Open<'a> = dyn Fn(&str) -> Option<Vec<u8>> + 'a;
+
 /// What a rule set may need beside its rules.
 #[derive(Default)]
 pub struct Resources<'a> {
     /// Opens a file that a rule names. `None`: it is not there.
-    pub files: Option<&'a dyn Fn(&str) -> Option<Vec<u8>>>,
+    pub files: Option<&'a Open<'a>>,
     /// Sets that the configuration describes.
     pub datasets: Vec<(String, DatasetSource)>,
     pub reputation: Reputation,
@@ -351,13 +354,17 @@ fn load_json(set: &Dataset, text: &[u8], source: &DatasetSource) -> Result<(), S
     Ok(())
 }
 
+/// Of IPv4 or not, and its length, longest first.
+type Prefix = (bool, std::cmp::Reverse<u8>);
+/// Categories and their scores.
+type Scores = Vec<(u8, u8)>;
+
 /// Scores of addresses by category, 0 to 127.
 #[derive(Debug, Clone, Default)]
 pub struct Reputation {
     categories: BTreeMap<String, u8>,
-    hosts: BTreeMap<IpAddr, Vec<(u8, u8)>>,
-    /// By family and length of the prefix, longest first.
-    networks: BTreeMap<(bool, std::cmp::Reverse<u8>), BTreeMap<u128, Vec<(u8, u8)>>>,
+    hosts: BTreeMap<IpAddr, Scores>,
+    networks: BTreeMap<Prefix, BTreeMap<u128, Scores>>,
     count: usize,
 }
 
@@ -412,7 +419,7 @@ impl Reputation {
     }
 
     fn score(&self, address: IpAddr, category: u8) -> Option<u8> {
-        let of = |scores: &Vec<(u8, u8)>| scores.iter().find(|(of, _)| *of == category).map(|(_, score)| *score);
+        let of = |scores: &Scores| scores.iter().find(|(of, _)| *of == category).map(|(_, score)| *score);
         let networks = self.networks.iter().filter(|((is_v4, _), _)| *is_v4 == address.is_ipv4());
         let of_networks = || networks.filter_map(|((_, length), networks)| networks.get(&masked(address, length.0))).find_map(of);
         self.hosts.get(&address).and_then(of).or_else(of_networks)
