@@ -81,8 +81,8 @@ pub(crate) struct Http2 {
     streams: BTreeMap<u32, Stream>,
     /// The highest that a side has begun.
     highest: u32,
-    /// Streams that one side has reset, the oldest first.
-    resets: VecDeque<u32>,
+    /// Streams that a side has reset, the oldest first.
+    resets: VecDeque<(u32, Dir)>,
     /// Bodies that are decompressed.
     coded: usize,
     /// It carries DNS.
@@ -354,6 +354,13 @@ impl Http2 {
 
     /// Begins a stream's transaction where there is none.
     fn open(&mut self, stream: u32, kind: u8, io: &mut Io<'_>) -> Option<Next> {
+        if kind == HEADERS && self.resets.contains(&(stream, io.dir)) {
+            // Whoever has reset it cannot go on with it.
+            self.resets.retain(|(of, _)| *of != stream);
+            for dir in [Dir::ToServer, Dir::ToClient] {
+                self.finish(stream, dir, io);
+            }
+        }
         if self.streams.contains_key(&stream) || kind == CONTINUATION {
             return None;
         }
@@ -552,10 +559,10 @@ impl Http2 {
     fn reset(&mut self, stream: u32, io: &mut Io<'_>) {
         self.finish(stream, io.dir, io);
         if self.streams.contains_key(&stream) {
-            self.resets.push_back(stream);
+            self.resets.push_back((stream, io.dir));
         }
         if self.resets.len() > RESETS_KEPT
-            && let Some(oldest) = self.resets.pop_front()
+            && let Some((oldest, _)) = self.resets.pop_front()
         {
             for dir in [Dir::ToServer, Dir::ToClient] {
                 self.finish(oldest, dir, io);
