@@ -176,6 +176,11 @@ pub(crate) struct Open {
 }
 
 impl Open {
+    /// All that were begun.
+    pub const fn count(&self) -> u64 {
+        self.next
+    }
+
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Transaction> {
         self.list.iter_mut().map(Box::as_mut)
     }

@@ -112,6 +112,11 @@ impl Session {
         self.inbox[0].capacity() + self.inbox[1].capacity() + self.open.memory
     }
 
+    /// Transactions so far.
+    pub const fn transactions(&self) -> u64 {
+        self.open.count()
+    }
+
     /// Transactions that are not complete, in the order of their numbers: for whoever looks for something else in them now.
     pub fn open_transactions(&mut self) -> impl Iterator<Item = &mut Transaction> {
         self.open.iter_mut()

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use bulkhead_ips::applayer::{Dir, Protocol};
 use bulkhead_ips::{
-    AlertEvent, Anomaly, AnomalyEvent, Direction, DropEvent, Endpoint, FileEvent, FlowEndEvent, FlowKey, Record, RuleInfo, TransactionEvent,
+    AlertEvent, Anomaly, AnomalyEvent, Direction, DropEvent, Endpoint, FileEvent, FlowEndEvent, FlowKey, Record, RuleInfo, Trace,
+    TransactionEvent,
 };
 use bulkhead_model::{DropReason, Timestamp};
 use serde_json::{Value, json};
@@ -183,7 +184,12 @@ pub fn transaction(event: &TransactionEvent, at: At<'_>, log: &EveLog) -> Option
         return None;
     }
     let mut line = Line::new(event.at, event_type);
-    line.place(&event.key, &at, log);
+    let mut key = event.key;
+    // Of a message of its own, the line's ends are the packet's.
+    if event.direction == Some(Direction::ToClient) && of_packet(event.protocol) {
+        std::mem::swap(&mut key.src, &mut key.dst);
+    }
+    line.place(&key, &at, log);
     line.put("tx_id", event.id);
     for (name, object) in objects {
         line.put(name, object);
@@ -226,6 +232,11 @@ pub fn file(event: &FileEvent, at: At<'_>, log: &EveLog) -> Value {
     info.insert("tx_id".into(), json!(event.tx));
     line.put("fileinfo", info);
     line.object()
+}
+
+/// Whose lines have the packet's ends, not the flow's.
+const fn of_packet(protocol: Protocol) -> bool {
+    matches!(protocol, Protocol::Dns)
 }
 
 pub fn dropped(event: &DropEvent, at: At<'_>, log: &EveLog) -> Value {
@@ -272,11 +283,36 @@ pub fn anomaly(event: &AnomalyEvent, at: At<'_>, log: &EveLog) -> Option<Value> 
     Some(line.object())
 }
 
+/// What a parser found wrong.
+pub fn of_transaction(event: &TransactionEvent, name: &str, dir: Dir, at: At<'_>, log: &EveLog) -> Option<Value> {
+    if !log.anomaly.applayer {
+        return None;
+    }
+    let mut key = event.key;
+    if dir == Dir::ToClient {
+        std::mem::swap(&mut key.src, &mut key.dst);
+    }
+    let mut line = Line::new(event.at, "anomaly");
+    line.place(&key, &at, log);
+    line.put("tx_id", event.id);
+    line.put("anomaly", app_anomaly(event.protocol, name));
+    Some(line.object())
+}
+
+/// Parsers that the reference engine has in C shout.
+fn app_anomaly(protocol: Protocol, name: &str) -> Value {
+    let plain = name.split_once('.').map_or(name, |(_, name)| name);
+    let shouts = matches!(protocol, Protocol::Http | Protocol::Smtp | Protocol::Tls);
+    let event = if shouts { plain.to_ascii_uppercase() } else { plain.to_owned() };
+    json!({ "app_proto": app_proto(protocol), "type": "applayer", "event": event, "layer": "proto_parser" })
+}
+
 pub fn flow(event: &FlowEndEvent, log: &EveLog) -> Value {
     let mut line = Line::new(event.at, "flow");
     line.put("flow_id", event.key.id);
     line.ends(&event.key, log);
-    line.put_some("app_proto", Some(event.app.map_or("failed", app_proto)));
+    let failed = event.transactions.map(|_| "failed");
+    line.put_some("app_proto", event.app.map(app_proto).or(failed));
     line.put_some("app_proto_orig", event.app_original.map(app_proto));
     let mut flow = Object::new();
     flow.insert("pkts_toserver".into(), json!(event.to_server.packets));
@@ -286,11 +322,51 @@ pub fn flow(event: &FlowEndEvent, log: &EveLog) -> Value {
     flow.insert("start".into(), json!(event.start.to_string()));
     flow.insert("end".into(), json!(event.last.to_string()));
     flow.insert("age".into(), json!(event.last.secs().saturating_sub(event.start.secs())));
-    flow.insert("state".into(), json!(event.state));
+    let state = match event.bypassed {
+        Some(_) if !event.passed => "bypassed",
+        _ if event.key.proto == 6 => event.trace.tcp.flow_state(),
+        _ => event.state,
+    };
+    flow.insert("state".into(), json!(state));
     flow.insert("reason".into(), json!(event.why.name()));
     flow.insert("alerted".into(), json!(event.alerted));
+    if event.dropped {
+        flow.insert("action".into(), json!("drop"));
+    } else if event.passed {
+        flow.insert("action".into(), json!("pass"));
+    }
+    if let Some(count) = event.transactions {
+        flow.insert("tx_cnt".into(), json!(count));
+    }
     line.put("flow", flow);
+    if event.key.proto == 6 {
+        line.put("tcp", tcp(&event.trace));
+    }
+    for (dir, names) in [(0, ("icmp_type", "icmp_code")), (1, ("response_icmp_type", "response_icmp_code"))] {
+        if let Some((kind, code)) = event.trace.icmp[dir] {
+            line.put(names.0, kind);
+            line.put(names.1, code);
+        }
+    }
+    crate::packet::put_vlan(&mut line.fields, event.vlan);
     line.object()
+}
+
+/// Flags of both directions together, of each alone, and the state.
+fn tcp(trace: &Trace) -> Object {
+    let [to_server, to_client] = trace.tcp_flags;
+    let all = to_server | to_client;
+    let mut tcp = Object::new();
+    for (name, flags) in [("tcp_flags", all), ("tcp_flags_ts", to_server), ("tcp_flags_tc", to_client)] {
+        tcp.insert(name.to_owned(), json!(format!("{flags:02x}")));
+    }
+    for (bit, name) in ["fin", "syn", "rst", "psh", "ack", "urg", "ecn", "cwr"].into_iter().enumerate() {
+        if all & (1 << bit) != 0 {
+            tcp.insert(name.to_owned(), json!(true));
+        }
+    }
+    tcp.insert("state".to_owned(), json!(trace.tcp.name()));
+    tcp
 }
 
 /// As EVE writes it: IPv6 in full.

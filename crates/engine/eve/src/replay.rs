@@ -236,6 +236,10 @@ impl Replay {
                 }
                 EngineEvent::Transaction(event) => {
                     self.counts.transactions += 1;
+                    for (name, dir) in &event.record.events {
+                        self.counts.anomalies += 1;
+                        self.each_log("anomaly", |log| line::of_transaction(event, name, *dir, at, log));
+                    }
                     let lines: Vec<(usize, Value)> = self
                         .logs
                         .iter()

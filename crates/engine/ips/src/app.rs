@@ -270,6 +270,11 @@ impl AppFlow {
         }
     }
 
+    /// Transactions so far.
+    pub const fn transactions(&self) -> u64 {
+        self.session.transactions()
+    }
+
     /// The bit of what was recognised, or [`NO_APP`]; 0: not known yet.
     pub fn app_bit(&self) -> u64 {
         match self.session.protocol().and_then(app_of) {

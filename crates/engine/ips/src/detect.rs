@@ -26,6 +26,7 @@ use crate::outcome::{PipelineConfig, Record, Stats};
 use crate::prefilter::Carry;
 use crate::rules::{Compiled, Group, RuleId, RuleInfo, Ruleset};
 use crate::tls::TlsWatch;
+use crate::trace::Trace;
 use crate::transaction::bit;
 
 /// Rules of one direction that have shown their literal and wait for the rest.
@@ -49,6 +50,9 @@ pub(crate) struct FlowState {
     pub would_be_condemned: bool,
     pub alerted: bool,
     pub bypassed: Option<BypassReason>,
+    /// A pass rule took the flow out of detection; it is followed for the log.
+    pub passed: bool,
+    pub trace: Trace,
     /// To the server, to the client.
     pub depth_reached: [bool; 2],
     pub ip_only_done: [bool; 2],
@@ -67,6 +71,8 @@ pub(crate) struct FlowState {
     /// What it spoke, once `app` is gone.
     pub spoke: Option<Protocol>,
     pub spoke_before: Option<Protocol>,
+    /// And how many transactions there were; `None`: no application layer was looked for.
+    pub transactions: Option<u64>,
     /// Made when the first stream byte comes.
     pub halves: Option<Box<[Half; 2]>>,
     /// The rule set whose numbers `halves` holds.

@@ -29,6 +29,7 @@ mod rules;
 mod sets;
 pub mod threshold;
 mod tls;
+mod trace;
 pub mod transaction;
 mod transform;
 
@@ -40,3 +41,4 @@ pub use outcome::*;
 pub use pipeline::Pipeline;
 pub use rules::{Compilation, RuleId, RuleInfo, Ruleset, Source};
 pub use sets::{Dataset, Open, Reputation, Resources};
+pub use trace::{TcpState, Trace};

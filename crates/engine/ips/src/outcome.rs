@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use bulkhead_applayer::{Buffer, Dir, Field, Notes, Protocol, Transaction};
 use bulkhead_model::{BypassReason, DropReason, Timestamp, Verdict, WorkloadId};
-use bulkhead_net::decode::DecodeEvent;
+use bulkhead_net::decode::{DecodeEvent, VlanIds};
 use bulkhead_net::flow::{Counts, Direction, Endpoint, FlowEnd};
 use bulkhead_net::{ChecksumState, DecodeConfig, LinkType};
 
 use crate::files::{File, FileWants};
 use crate::rules::RuleInfo;
+use crate::trace::Trace;
 
 pub use bulkhead_net::defrag::DefragConfig;
 pub use bulkhead_net::flow::FlowConfig;
@@ -251,6 +252,8 @@ pub struct TransactionEvent {
     /// Counted by flow from 0: EVE's `tx_id`.
     pub id: u64,
     pub protocol: Protocol,
+    /// Which way the packet went that ended it; `None`: its flow has ended.
+    pub direction: Option<Direction>,
     pub record: Record,
 }
 
@@ -366,6 +369,14 @@ pub struct FlowEndEvent {
     pub alerted: bool,
     pub condemned: bool,
     pub bypassed: Option<BypassReason>,
+    /// A pass rule matched, and the flow was followed for the log.
+    pub passed: bool,
+    /// Its drop was carried out.
+    pub dropped: bool,
+    pub trace: Trace,
+    /// Of its application layer; `None`: none was looked for.
+    pub transactions: Option<u64>,
+    pub vlan: VlanIds,
     /// Of the client and the server.
     pub client: WorkloadId,
     pub server: WorkloadId,

@@ -433,6 +433,9 @@ impl Judge {
                 flow.tcp = Some(Box::new(self.streams.open(meta.protect, found.handshake.as_ref())));
             }
         }
+        if !found.related {
+            flow.state.trace.packet(dir, packet);
+        }
         if flow.state.renumber(self.generation) {
             flow.bypassed = false;
             if let Some(stream) = flow.tcp.as_mut() {
@@ -488,6 +491,9 @@ impl Judge {
                 memory: &mut self.lookback_memory,
             };
             segment = self.streams.segment(stream, now, dir, tcp, packet.payload, &mut inspector);
+            if matches!(segment, SegmentOutcome::Accept { .. } | SegmentOutcome::Queued | SegmentOutcome::Retransmission) {
+                state.trace.segment(dir, tcp.flags, stream.is_established());
+            }
         }
         if matches!(packet.transport, Transport::Udp(_))
             && !found.related
@@ -542,8 +548,12 @@ impl Judge {
             Some(stream) => established_before || (stream.is_established() && !packet.payload.is_empty()),
             None => flow.to_server.packets > 0 && flow.to_client.packets > 0,
         };
+        if flow.state.passed {
+            self.scratch.matched.clear();
+        }
         let decision = self.decide(place, Some(At { flow: Some(found.flow), established, fragmented }), None, from, to);
         if let Some(flow) = self.flows.get_mut(found.flow) {
+            flow.state.passed |= decision.passed && self.config.transactions;
             flow.state.app_told |= flow.state.app_bit() != 0;
         }
         self.told(place, found.flow);
@@ -581,14 +591,18 @@ impl Judge {
                 _ => {}
             }
         } else if !found.related && !fragmented {
-            let reason =
-                if decision.passed { Some(BypassReason::Policy) } else { nothing_more(&self.rules, &self.config, flow, client, server) };
+            let reason = if decision.bypassed || decision.passed && !self.config.transactions {
+                Some(BypassReason::Policy)
+            } else {
+                nothing_more(&self.rules, &self.config, flow, client, server)
+            };
             if let Some(reason) = reason {
                 flow.state.bypassed = Some(reason);
                 flow.bypassed = true;
                 flow.state.free_lookback(&mut self.lookback_memory);
                 if let Some(mut app) = flow.state.app.take() {
                     (flow.state.spoke, flow.state.spoke_before) = (app.protocol(), app.original());
+                    flow.state.transactions = Some(app.transactions());
                     self.scratch.begin(self.rules.len());
                     let (rules, config) = (&self.rules, &self.config);
                     let with =
@@ -829,7 +843,7 @@ impl Judge {
                 self.hosts.write(place.now, bit, (from.0, to.0));
             }
             self.stats.host_bits_refused = self.hosts.refused;
-            decision.passed |= rule.bypass;
+            decision.bypassed |= rule.bypass;
             let answer = ask_thresholds(&mut self.thresholds, rule, place, from.0, to.0);
             self.stats.thresholds_refused = self.thresholds.refused;
             let action = rule.info.action;
@@ -917,6 +931,11 @@ impl Judge {
                 alerted: flow.state.alerted,
                 condemned: flow.state.condemned.is_some() || flow.state.would_be_condemned,
                 bypassed: flow.state.bypassed,
+                passed: flow.state.passed || flow.state.bypassed == Some(BypassReason::Policy),
+                dropped: flow.state.condemned.is_some(),
+                trace: flow.state.trace,
+                transactions: flow.state.transactions,
+                vlan: flow.tuple.vlan,
                 client: flow.state.client,
                 server: flow.state.server,
                 zone: flow.state.zone,
@@ -978,9 +997,10 @@ impl Judge {
         };
         self.apps.close(&mut app, with);
         (flow.state.spoke, flow.state.spoke_before) = (app.protocol(), app.original());
+        flow.state.transactions = Some(app.transactions());
         // It knows which rules have had their turn.
         flow.state.app = Some(app);
-        if flow.state.condemned.is_some() || flow.state.bypassed.is_some() {
+        if flow.state.condemned.is_some() || flow.state.bypassed.is_some() || flow.state.passed {
             self.scratch.matched.clear();
         }
         let established = match &flow.tcp {
@@ -1009,7 +1029,7 @@ impl Judge {
         let decision = self.decide(place, Some(at), Some(flow), client, server);
         mark_stored(&mut self.scratch, flow.state.app.as_deref());
         flow.state.would_be_condemned |= !decision.verdict.passes();
-        self.tell(now, key, (meta.src, meta.dst), meta.zone);
+        self.tell(now, key, (meta.src, meta.dst), meta.zone, None);
     }
 
     /// Hands on the transactions that a packet has ended.
@@ -1021,14 +1041,14 @@ impl Judge {
         mark_stored(&mut self.scratch, flow.state.app.as_deref());
         let key = FlowKey { id: flow.id, proto: flow.tuple.proto, src: flow.tuple.src, dst: flow.tuple.dst };
         let ends = (flow.state.client, flow.state.server);
-        self.tell(place.now, key, ends, place.meta.zone);
+        self.tell(place.now, key, ends, place.meta.zone, place.dir);
     }
 
     /// `key`: `src` is the client, as in `ends`.
-    fn tell(&mut self, at: Timestamp, key: FlowKey, ends: (WorkloadId, WorkloadId), zone: u32) {
+    fn tell(&mut self, at: Timestamp, key: FlowKey, ends: (WorkloadId, WorkloadId), zone: u32, direction: Option<Direction>) {
         let mut told = std::mem::take(&mut self.scratch.told);
         for (id, protocol, record) in told.drain(..) {
-            let event = TransactionEvent { at, key, client: ends.0, server: ends.1, zone, id, protocol, record };
+            let event = TransactionEvent { at, key, client: ends.0, server: ends.1, zone, id, protocol, direction, record };
             self.push(EngineEvent::Transaction(Box::new(event)));
         }
         self.scratch.told = told;
@@ -1128,11 +1148,13 @@ struct Decision {
     rule: Option<Arc<RuleInfo>>,
     /// A pass rule took the rest of the flow out of inspection.
     passed: bool,
+    /// A rule with the keyword `bypass` did.
+    bypassed: bool,
 }
 
 impl Default for Decision {
     fn default() -> Self {
-        Self { verdict: Verdict::Accept, rule: None, passed: false }
+        Self { verdict: Verdict::Accept, rule: None, passed: false, bypassed: false }
     }
 }
 

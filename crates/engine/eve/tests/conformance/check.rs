@@ -63,8 +63,27 @@ fn filter(what: &Yaml, logs: &BTreeMap<String, Vec<Value>>, rules_only: bool) ->
         return Outcome::Holds;
     }
     let shown: Vec<String> = matches.iter().map(|(key, value)| format!("{key}: {}", plain(value))).collect();
-    let short = format!("{name} {{{}}}: {found} instead of {wanted}", shown.join(", "));
+    let shown = shown.join(", ");
+    // Long ones are told by what the nearest line has otherwise.
+    let missed = if shown.len() > 100 && found < wanted { missed(lines, matches) } else { None };
+    let short = match missed {
+        Some(missed) => {
+            format!("{name} {{{}}}: {found} instead of {wanted}, the nearest has {missed}", shown.chars().take(60).collect::<String>())
+        }
+        None => format!("{name} {{{shown}}}: {found} instead of {wanted}"),
+    };
     Outcome::Fails(Why { short, long: nearest(lines, matches) })
+}
+
+/// What the nearest line has for the keys that do not hold.
+fn missed(lines: &[Value], matches: &[(String, Yaml)]) -> Option<String> {
+    let wrong = |line: &Value| -> Vec<String> {
+        let of = |key: &str| find(line, key).map_or("nothing".to_owned(), |found| found.to_string().chars().take(40).collect());
+        matches.iter().filter(|(key, expected)| !holds(line, key, expected)).map(|(key, _)| format!("{key}: {}", of(key))).collect()
+    };
+    let kind = matches.iter().find(|(key, _)| key == "event_type");
+    let same_kind = lines.iter().filter(|line| kind.is_none_or(|(key, expected)| holds(line, key, expected)));
+    same_kind.map(wrong).min_by_key(Vec::len).map(|wrong| wrong.join(", "))
 }
 
 /// Lines of which the most keys hold, and the keys that do not.
