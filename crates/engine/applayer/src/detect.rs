@@ -3,7 +3,7 @@
 //! Each protocol's probe looks at the first bytes of one direction. The first that is sure wins; while one is not sure, more bytes
 //! are awaited, up to [`crate::Config::probe_bytes_max`].
 
-use crate::names::Dir;
+use crate::names::{Dir, Protocol};
 use crate::protocol::{Entry, Probe, TABLE};
 use crate::session::Transport;
 
@@ -24,4 +24,9 @@ pub(crate) fn detect(transport: Transport, dir: Dir, bytes: &[u8]) -> Found {
         }
     }
     if more { Found::More } else { Found::None }
+}
+
+/// Where both sides have said what it is.
+pub(crate) fn entry(transport: Transport, protocol: Protocol) -> Option<&'static Entry> {
+    TABLE.iter().find(|entry| entry.transport == transport && entry.protocol == protocol)
 }

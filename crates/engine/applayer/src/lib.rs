@@ -71,6 +71,7 @@ mod ssh;
 mod tftp;
 mod tls;
 mod transaction;
+mod websocket;
 
 pub use context::{Config, Context, Stats};
 pub use names::{Buffer, BufferSet, Dir, Field, Protocol, Side, Stage};

@@ -86,6 +86,7 @@ named! {
         Quic "quic",
         Sip "sip",
         Tftp "tftp",
+        Websocket "websocket",
         Krb5 "krb5",
         Ldap "ldap",
         Nfs "nfs",
@@ -193,6 +194,7 @@ buffers! {
     SipRequestLine "sip.request_line" ToServer Complete, SipResponseLine "sip.response_line" ToClient Complete,
     SipStatCode "sip.stat_code" ToClient Complete, SipStatMsg "sip.stat_msg" ToClient Complete, SipTo "sip.to" Both Complete,
     SipUri "sip.uri" ToServer Complete, SipUserAgent "sip.user_agent" Both Complete, SipVia "sip.via" Both Complete,
+    WebsocketPayload "websocket.payload" Both Complete,
 }
 
 named! {
@@ -226,6 +228,8 @@ named! {
         MqttConnectFlags "mqtt.connect.flags", MqttFlags "mqtt.flags", MqttProtocolVersion "mqtt.protocol_version", MqttQos "mqtt.qos",
         MqttReasonCode "mqtt.reason_code", MqttType "mqtt.type",
         NtpMode "ntp.mode", NtpStratum "ntp.stratum", NtpVersion "ntp.version",
+        /// The four highest bits of a frame's first byte.
+        WebsocketFlags "websocket.flags", WebsocketMask "websocket.mask", WebsocketOpcode "websocket.opcode",
         SmbVersion "smb.version",
         Krb5MsgType "krb5_msg_type", Krb5ErrCode "krb5_err_code",
         /// In two's complement.

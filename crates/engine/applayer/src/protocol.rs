@@ -8,7 +8,9 @@ use crate::http2::Upgraded;
 use crate::names::{Dir, Protocol};
 use crate::session::Transport;
 use crate::sink::Finished;
-use crate::{dcerpc, dhcp, dns, ftp, http, http2, krb5, ldap, mqtt, nfs, ntp, pgsql, quic, sip, smb, smtp, snmp, ssh, tftp, tls};
+use crate::{
+    dcerpc, dhcp, dns, ftp, http, http2, krb5, ldap, mqtt, nfs, ntp, pgsql, quic, sip, smb, smtp, snmp, ssh, tftp, tls, websocket,
+};
 
 /// One row a protocol, asked in this order.
 pub(crate) static TABLE: &[Entry] = &[
@@ -22,6 +24,12 @@ pub(crate) static TABLE: &[Entry] = &[
     Entry { protocol: Protocol::Dcerpc, transport: Transport::Tcp, probe: dcerpc::probe_tcp, parser: |_| Box::<dcerpc::Dcerpc>::default() },
     Entry { protocol: Protocol::Sip, transport: Transport::Tcp, probe: sip::probe, parser: |_| Box::new(sip::Sip::new(Transport::Tcp)) },
     Entry { protocol: Protocol::Pgsql, transport: Transport::Tcp, probe: pgsql::probe, parser: |_| Box::<pgsql::Pgsql>::default() },
+    Entry {
+        protocol: Protocol::Websocket,
+        transport: Transport::Tcp,
+        probe: websocket::probe,
+        parser: |_| Box::<websocket::Websocket>::default(),
+    },
     Entry {
         protocol: Protocol::Mqtt,
         transport: Transport::Tcp,
@@ -152,6 +160,8 @@ pub(crate) enum Next {
     Continue,
     /// What follows in both directions is another protocol, to be recognised anew (CONNECT, upgrade, STARTTLS).
     Switch,
+    /// What follows in both directions is this protocol: both sides have agreed on it.
+    Become(Protocol),
     Finished(Finished),
     /// Nothing more can be read in this direction; the parser goes on with the other one.
     Blind(Finished),

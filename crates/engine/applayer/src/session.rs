@@ -316,8 +316,8 @@ impl Session {
                 self.finish(why, sink);
             }
             Next::Blind(why) => sink.finished(why),
-            Next::Switch if self.switches >= SWITCHES_MAX => self.finish(Finished::Cap("SWITCHES_MAX"), sink),
-            Next::Switch => {
+            Next::Switch | Next::Become(_) if self.switches >= SWITCHES_MAX => self.finish(Finished::Cap("SWITCHES_MAX"), sink),
+            Next::Switch | Next::Become(_) => {
                 self.switches += 1;
                 if let Layer::Known(parser) = &mut self.layer {
                     self.left = parser.leaves();
@@ -325,6 +325,14 @@ impl Session {
                 self.report(dir, context, sink);
                 self.layer = Layer::Unknown { none: [false; 2] };
                 self.first = None;
+                if let Next::Become(protocol) = next
+                    && let Some(entry) = detect::entry(self.transport, protocol)
+                {
+                    self.protocol = Some(protocol);
+                    self.layer = Layer::Known((entry.parser)(&context.config));
+                    context.stats.recognised += 1;
+                    sink.recognised(protocol);
+                }
                 for dir in [Dir::ToServer, Dir::ToClient] {
                     let waiting = std::mem::take(&mut self.inbox[dir.index()]);
                     if !waiting.is_empty() {

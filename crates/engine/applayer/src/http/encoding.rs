@@ -22,17 +22,19 @@ const GZIP_HEADER_MAX: usize = 4096;
 const POOL_MAX: usize = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Coding {
+pub(crate) enum Coding {
     Gzip,
     Deflate,
     Brotli,
     Zstd,
     Lzma,
+    /// Deflate without any frame, as WebSocket has it.
+    Raw,
 }
 
 /// Codings of a message, as the sender applied them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Codings {
+pub(crate) struct Codings {
     pub list: Vec<Coding>,
     /// One is not known here.
     pub unknown: bool,
@@ -68,7 +70,7 @@ impl Codings {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(crate) struct Limits {
     /// Bytes that one message may become.
     pub bytes_max: u64,
     /// And as a multiple of what came, once it is more than `ratio_free_bytes`.
@@ -84,7 +86,7 @@ impl Limits {
 
 /// The cap that a message has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     Bytes,
     Ratio,
 }
@@ -115,7 +117,7 @@ impl Pool {
 
 /// Undoes the codings of one message.
 #[derive(Debug)]
-pub(super) struct Decoder {
+pub(crate) struct Decoder {
     /// The outermost first.
     layers: Vec<Layer>,
     taken: u64,
@@ -127,6 +129,11 @@ impl Decoder {
     pub fn new(codings: &Codings, limits: Limits, pool: &mut Pool) -> Self {
         let layers = codings.list.iter().rev().map(|coding| Layer::new(*coding, pool.take())).collect();
         Self { layers, taken: 0, given: 0, limits }
+    }
+
+    /// Nothing more is decoded: the coding's own end, or an error.
+    pub fn is_over(&self) -> bool {
+        self.layers.iter().any(|layer| matches!(layer.state, State::Plain | State::Dead))
     }
 
     /// A layer was not what its label says, or broke off in an error.
@@ -300,6 +307,7 @@ impl Layer {
         // RFC 1950, section 2.2: method, window size, check; no dictionary.
         let is_zlib = a & 0x0f == 8 && a >> 4 <= 7 && (u16::from(a) << 8 | u16::from(b)) % 31 == 0 && b & 0x20 == 0;
         match (self.state, self.coding) {
+            (_, Coding::Raw) => self.begin(Form::Raw, out)?,
             _ if (a, b) == (0x1f, 0x8b) => self.state = State::GzipHeader,
             (State::Between, _) => return self.give_up(rest, out),
             (_, Coding::Brotli | Coding::Zstd | Coding::Lzma) => {

@@ -59,7 +59,7 @@ impl Foreign {
     pub fn new(coding: Coding) -> Option<Self> {
         let alloc = StandardAlloc::default;
         match coding {
-            Coding::Gzip | Coding::Deflate => None,
+            Coding::Gzip | Coding::Deflate | Coding::Raw => None,
             Coding::Brotli => Some(Self::Brotli(Box::new(BrotliState::new_strict(alloc(), alloc(), alloc())))),
             Coding::Lzma => {
                 let options = Options { memlimit: Some(LZMA_DICTIONARY_MAX), allow_incomplete: true, ..Options::default() };

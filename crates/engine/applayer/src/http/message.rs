@@ -159,6 +159,7 @@ impl Http {
         let mut state = State::Fixed(0);
         let mut interim = false;
         let mut tunnel = false;
+        let mut websocket = false;
         if let Some(tx) = io.tx(id) {
             note(tx, dir, side, &odd);
             tx.value(Buffer::HttpHeaderRaw, dir, block);
@@ -212,6 +213,8 @@ impl Http {
                     if status == Some(101) && scratch.first_value(b"upgrade").is_some_and(|to| to.eq_ignore_ascii_case(b"h2c")) {
                         self.upgraded = upgraded(tx, headers_max, field_max);
                     }
+                    websocket =
+                        status == Some(101) && scratch.first_value(b"upgrade").is_some_and(|to| to.eq_ignore_ascii_case(b"websocket"));
                     interim = status == Some(100) && length.and_then(number).unwrap_or(0) == 0 && coding.is_none();
                     odd_framing(tx, dir, &scratch, chunked);
                     if interim && exchange.is_some_and(|exchange| exchange.interim) {
@@ -268,7 +271,7 @@ impl Http {
             io.dir = dir;
             self.wake = true;
         }
-        tunnel.then_some(Next::Switch)
+        tunnel.then_some(if websocket { Next::Become(Protocol::Websocket) } else { Next::Switch })
     }
 
     /// Trailers are header fields to a rule.

@@ -22,7 +22,7 @@ mod uri;
 use std::collections::VecDeque;
 
 pub(crate) use body::{Body, Origin};
-pub(crate) use encoding::Pool as Inflaters;
+pub(crate) use encoding::{Coding, Codings, Decoder, Limits, Pool as Inflaters};
 pub(crate) use fields::Scratch;
 pub(crate) use message::{fields_to_values, host_values};
 pub(crate) use multipart::parameter;

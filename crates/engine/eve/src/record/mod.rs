@@ -107,6 +107,7 @@ static TABLE: &[(Protocol, Make)] = &[
     (Protocol::Smb, |record, _| noted::plain(record, "smb")),
     (Protocol::Snmp, |record, _| noted::plain(record, "snmp")),
     (Protocol::Tftp, |record, _| noted::plain(record, "tftp")),
+    (Protocol::Websocket, |record, _| noted::plain(record, "websocket")),
 ];
 
 /// The record of a transaction. `None`: its protocol has none, or nothing is logged of it.
