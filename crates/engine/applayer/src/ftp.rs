@@ -11,11 +11,13 @@ use crate::lines::{Line, Lines, command, probe_commands, probe_greeting, reply};
 use crate::names::{Buffer, Dir, Field, Protocol, Stage};
 use crate::protocol::{Next, Parser, Probe, Step};
 use crate::sink::{Expectation, Finished};
+use crate::transaction::Transaction;
 
-/// One line; the reference engine's default.
-const LINE_BYTES_MAX: usize = 4096;
 /// Lines of replies that one transaction keeps.
 const REPLIES_MAX: usize = 256;
+/// Values of `ftp.mode`.
+const ACTIVE: u64 = 1;
+const PASSIVE: u64 = 2;
 /// Commands that a client may begin with.
 const FIRST: &[&[u8]] = &[b"USER", b"FEAT", b"SYST", b"ACCT", b"OPTS", b"PASV", b"EPSV", b"PBSZ", b"CLNT"];
 
@@ -78,7 +80,7 @@ impl Ftp {
             tx.event("ftp.request_command_too_long", dir);
         }
         if let Some((_, port, _)) = named {
-            tx.integer_is(Field::FtpDynamicPort, dir, u64::from(port));
+            data_port(port, ACTIVE, tx);
         }
         self.port = named.or(self.port);
         if moves {
@@ -124,6 +126,9 @@ impl Ftp {
         if long {
             tx.event("ftp.response_command_too_long", dir);
         }
+        if waiting.replies == 1 {
+            tx.integer_is(Field::FtpReplyReceived, dir, 1);
+        }
         let text = found.map_or(line, |(_, _, text)| text);
         if kept {
             if found.is_some() {
@@ -137,7 +142,7 @@ impl Ftp {
             _ => None,
         };
         if let Some((address, port)) = passive {
-            tx.integer_is(Field::FtpDynamicPort, dir, u64::from(port));
+            data_port(port, PASSIVE, tx);
             self.port = Some((address, port, Dir::ToServer));
         }
         // A line without a code belongs to a reply of several; 1xx: another follows.
@@ -151,6 +156,14 @@ impl Ftp {
             _ => Next::Continue,
         }
     }
+}
+
+/// Where the next data connection goes, for rules about either direction.
+fn data_port(port: u16, mode: u64, tx: &mut Transaction) {
+    for dir in [Dir::ToServer, Dir::ToClient] {
+        tx.integer_is(Field::FtpDynamicPort, dir, u64::from(port));
+    }
+    tx.integer_is(Field::FtpMode, Dir::ToServer, mode);
 }
 
 /// A data connection: all of it is one file, in the direction in which it comes.
@@ -173,6 +186,11 @@ impl Data {
         let (word, name) = command(&self.command);
         tx.value(Buffer::FtpCommand, Dir::ToServer, word);
         tx.value(Buffer::FileName, dir, name);
+        match word {
+            b"RETR" => tx.integer_is(Field::FtpdataCommand, Dir::ToServer, 1),
+            b"STOR" => tx.integer_is(Field::FtpdataCommand, Dir::ToServer, 2),
+            _ => {}
+        }
         tx.advance(dir, Stage::Body);
         tx.advance(dir.other(), Stage::Complete);
         Some((id, tx.open_stream(&[Buffer::FileData], dir), dir))
@@ -242,7 +260,7 @@ fn bar_address(text: &[u8]) -> Option<(Option<IpAddr>, u16)> {
 impl Parser for Ftp {
     fn data(&mut self, bytes: &[u8], io: &mut Io<'_>) -> Step {
         let mut at = 0;
-        while let Some((line, taken)) = self.lines[io.dir as usize].next(&bytes[at..], LINE_BYTES_MAX) {
+        while let Some((line, taken)) = self.lines[io.dir as usize].next(&bytes[at..], io.context.config.ftp_line_bytes_max) {
             at += taken;
             let Line::Whole { text, long } = line else { continue };
             let next = match io.dir {

@@ -216,6 +216,12 @@ named! {
         /// Seconds since 1970 in two's complement.
         TlsNotBefore "tls.cert_notbefore", TlsNotAfter "tls.cert_notafter",
         FtpDynamicPort "ftp.dynamic_port",
+        /// 1: active, 2: passive.
+        FtpMode "ftp.mode",
+        /// 1, with the first reply.
+        FtpReplyReceived "ftp.reply_received",
+        /// Of a data connection. 1: the server sends, 2: the client does.
+        FtpdataCommand "ftpdata_command",
         /// 1 when numbers of a call are in the order of its sender, 0 in network order.
         DcerpcLittleEndian "dcerpc.little_endian",
         DcerpcOpnum "dcerpc.opnum", DcerpcCallId "dcerpc.call_id",

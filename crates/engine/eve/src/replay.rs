@@ -432,6 +432,9 @@ fn app(settings: &Settings, app: &mut bulkhead_applayer::Config) {
     }
     let double = |key: &str| settings.is(&http(key)).unwrap_or(false);
     app.double_decode = double("double-decode-path") || double("double-decode-query");
+    if let Some(max) = settings.number("app-layer.protocols.ftp.max-line-length") {
+        app.ftp_line_bytes_max = usize::try_from(max).unwrap_or(usize::MAX).clamp(1, app.pending_bytes_max / 2);
+    }
     if let Some(max) = settings.number("app-layer.protocols.mqtt.max-msg-length") {
         app.mqtt_message_bytes_max = app.mqtt_message_bytes_max.min(usize::try_from(max).unwrap_or(usize::MAX));
     }

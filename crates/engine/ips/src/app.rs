@@ -10,7 +10,9 @@
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
-use bulkhead_applayer::{Buffer, BufferSet, Config, Context, Dir, Finished, Protocol, Session, Sink, Stage, Transaction, Transport};
+use bulkhead_applayer::{
+    Buffer, BufferSet, Config, Context, Dir, Expectation, Finished, Protocol, Session, Sink, Stage, Transaction, Transport,
+};
 use bulkhead_model::Timestamp;
 use bulkhead_net::flow::Direction;
 use bulkhead_rules::buffer::BufferId;
@@ -18,6 +20,7 @@ use bulkhead_rules::condition::BitsOperation;
 use bulkhead_rules::{App, Field};
 
 use crate::detect::{End, Matched, Scratch, index};
+use crate::expected::Expected;
 use crate::files::{File, FileWants, TxFiles};
 use crate::hosts::TxBit;
 use crate::outcome::{PipelineConfig, Record, Stats};
@@ -143,6 +146,11 @@ pub(crate) struct Raw<'a> {
 }
 
 impl AppFlow {
+    /// A connection that was announced.
+    pub fn expected(what: &Expectation) -> Self {
+        Self { session: Session::expected(what), ..Self::new(Transport::Tcp) }
+    }
+
     pub fn new(transport: Transport) -> Self {
         Self {
             session: Session::new(transport),
@@ -299,6 +307,8 @@ pub(crate) struct Apps {
     /// By the slots of transactions.
     files: Vec<TxFiles>,
     file_wants: FileWants,
+    /// Connections that were announced.
+    pub expected: Expected,
 }
 
 impl Apps {
@@ -312,6 +322,7 @@ impl Apps {
             now: Timestamp::default(),
             files: Vec::new(),
             file_wants: FileWants::default(),
+            expected: Expected::default(),
         }
     }
 
@@ -354,7 +365,7 @@ impl Apps {
         }
         let gates = std::mem::take(&mut flow.gates);
         let protocol = flow.session.protocol();
-        let Self { context, slots, free, scratch: tx_scratch, memory, now, files, file_wants } = self;
+        let Self { context, slots, free, scratch: tx_scratch, memory, now, files, file_wants, expected } = self;
         let now = *now;
         let file_wants = *file_wants;
         let mut slots = Slots { slots, files, free, memory };
@@ -373,6 +384,7 @@ impl Apps {
             slots: &mut slots,
             tx_scratch,
             protocol,
+            expected,
         };
         if std::mem::take(&mut flow.search_again) {
             for tx in flow.session.open_transactions() {
@@ -510,6 +522,7 @@ struct Listener<'a, 'b> {
     slots: &'a mut Slots<'b>,
     tx_scratch: &'a mut TxScratch,
     protocol: Option<Protocol>,
+    expected: &'a mut Expected,
 }
 
 impl Listener<'_, '_> {
@@ -676,6 +689,10 @@ impl Sink for Listener<'_, '_> {
         if tx.overflowed {
             self.fault(AppFault::Overflowed);
         }
+    }
+
+    fn expect(&mut self, what: &Expectation) {
+        self.stats.expected_forgotten += u64::from(self.expected.announce(self.ends, what, self.now));
     }
 
     fn complete(&mut self, tx: &mut Transaction) {

@@ -403,7 +403,11 @@ impl StreamSink for StreamInspector<'_> {
         if followed {
             let Self { rules, config, client, server, halves, app, apps, scratch, stats, .. } = self;
             scratch.settled_from = scratch.matched.len();
-            let flow = app.get_or_insert_with(|| Box::new(AppFlow::new(Carrier::Tcp)));
+            let now = apps.now;
+            let flow = app.get_or_insert_with(|| match apps.expected.take(*client, *server, now) {
+                Some(what) => Box::new(AppFlow::expected(&what)),
+                None => Box::new(AppFlow::new(Carrier::Tcp)),
+            });
             let half = halves.as_deref().map(|halves| &halves[index(dir)]).filter(|half| half.next == offset);
             let before = half.map_or(&[][..], |half| &half.lookback);
             let raw = Some(Raw { dir, base: offset.saturating_sub(before.len() as u64), before, fresh: bytes });

@@ -14,6 +14,7 @@ mod app;
 mod backtrack;
 mod derive;
 mod detect;
+mod expected;
 mod files;
 mod grams;
 mod hosts;

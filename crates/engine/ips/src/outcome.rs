@@ -445,6 +445,8 @@ pub struct Stats {
     pub app_memory_refused: u64,
     /// Payload matches beyond those that wait for a flow's protocol.
     pub app_waiting_refused: u64,
+    /// Announced connections that were forgotten for newer ones.
+    pub expected_forgotten: u64,
     /// Look-back was cut because its memory was used up.
     pub lookback_refused: u64,
     /// Flow bits of a flow, or hosts of thresholds, beyond their cap.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bulkhead_rules::condition::{CertDate, DateRelation, DceIface, Effect, HashAlgorithm, TextField};
+use bulkhead_rules::condition::{CertDate, DateRelation, DceIface, Effect, FtpDataCommand, HashAlgorithm, TextField};
 use bulkhead_rules::header::Header;
 use bulkhead_rules::tree::{NumberTest, Relation};
 
@@ -35,6 +35,10 @@ pub(super) enum Other {
     },
     CertExpired,
     CertValid,
+    /// A number of a parser's own name.
+    Named(&'static str, NumberTest),
+    /// Nothing was replied by the end.
+    NoReply,
 }
 
 /// Stages by the names that hooks and `app-layer-state` have for them: `client` and `server` for protocols of one exchange,
@@ -84,6 +88,10 @@ impl Other {
                 | Condition::TlsCertDate { .. }
                 | Condition::TlsCertExpired
                 | Condition::TlsCertValid
+                | Condition::FtpDataCommand(_)
+                | Condition::FtpMode { .. }
+                | Condition::FtpReplyReceived(_)
+                | Condition::MqttSessionPresent(_)
         )
     }
 
@@ -109,6 +117,13 @@ impl Other {
             }
             Condition::TlsCertExpired => Self::CertExpired,
             Condition::TlsCertValid => Self::CertValid,
+            Condition::FtpDataCommand(command) => {
+                Self::Named("ftpdata_command", NumberTest::Equal(if *command == FtpDataCommand::Retrieve { 1 } else { 2 }))
+            }
+            Condition::FtpMode { active } => Self::Named("ftp.mode", NumberTest::Equal(if *active { 1 } else { 2 })),
+            Condition::FtpReplyReceived(true) => Self::Named("ftp.reply_received", NumberTest::Equal(1)),
+            Condition::FtpReplyReceived(false) => Self::NoReply,
+            Condition::MqttSessionPresent(present) => Self::Named("mqtt.connack.session_present", NumberTest::Equal(u64::from(*present))),
             _ => return Ok(None),
         }))
     }
@@ -129,7 +144,7 @@ impl Other {
         match self {
             Self::State { dir, .. } => Some(*dir),
             Self::CertDate { .. } | Self::CertExpired | Self::CertValid => Some(Direction::ToClient),
-            Self::DceIface(..) | Self::DceOpnum(..) | Self::Http2Setting { .. } => None,
+            Self::DceIface(..) | Self::DceOpnum(..) | Self::Http2Setting { .. } | Self::Named(..) | Self::NoReply => None,
         }
     }
 
@@ -171,6 +186,8 @@ impl Other {
                     DateRelation::Between => *first < found && found < *last,
                 })
             }
+            Self::Named(name, test) => of(name).any(|found| test.matches(found)),
+            Self::NoReply => over() && of("ftp.reply_received").next().is_none(),
             Self::CertExpired => {
                 values.now().is_some_and(|now| of("tls.cert_notafter").next().is_some_and(|until| until.cast_signed() < now))
             }
