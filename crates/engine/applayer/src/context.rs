@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::http::{Inflaters, Scratch};
+use crate::http::{Inflaters, Ranges, Scratch};
 use crate::names::{BufferSet, Dir, Protocol};
 use crate::sink::Sink;
 use crate::transaction::Transaction;
@@ -126,6 +126,7 @@ pub struct Context {
     pooled: usize,
     pub(crate) scratch: Scratch,
     pub(crate) inflaters: Inflaters,
+    pub(crate) ranges: Ranges,
     /// Transactions that a call has changed.
     touched: Vec<u64>,
 }
@@ -139,6 +140,7 @@ impl Context {
             pooled: 0,
             scratch: Scratch::default(),
             inflaters: Inflaters::default(),
+            ranges: Ranges::default(),
             touched: Vec::new(),
         }
     }

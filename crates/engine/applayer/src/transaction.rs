@@ -417,6 +417,21 @@ impl Transaction {
         Some(number)
     }
 
+    /// The stream goes on where another one has ended: its first bytes are `before`, and were seen there.
+    pub(crate) fn resume_stream(&mut self, number: u8, len: u64, before: &[u8]) {
+        if let Some(stream) = self.streams.get_mut(usize::from(number)) {
+            stream.bytes.extend_from_slice(before);
+            stream.seen = stream.bytes.len();
+            stream.base = len.saturating_sub(before.len() as u64);
+        }
+    }
+
+    /// The window's last bytes.
+    pub(crate) fn stream_tail(&self, number: u8, bytes_max: usize) -> &[u8] {
+        let bytes = self.streams.get(usize::from(number)).map_or(&[][..], |stream| stream.bytes.as_slice());
+        &bytes[bytes.len().saturating_sub(bytes_max)..]
+    }
+
     pub(crate) fn grow_stream(&mut self, number: u8, bytes: &[u8]) {
         if let Some(stream) = self.streams.get_mut(usize::from(number))
             && !bytes.is_empty()

@@ -111,3 +111,23 @@ fn oddities_have_events() {
     let plain = told(Config::default(), &[Client(b"GET /a HTTP/1.1\r\nHost: h\r\nAuthorization: basic QTpC\r\n\r\n"), Server(OK)]);
     assert!(plain.events().is_empty(), "{:?}", plain.events());
 }
+
+#[test]
+fn a_file_in_parts_is_one() {
+    let (mut context, mut all) = (Context::new(Config::default()), Vec::new());
+    for (range, body) in [("0-3/12", "abcd"), ("3-6/12", "defg"), ("9-11/12", "jkl"), ("7-11/12", "hijkl")] {
+        let (mut told, mut session) = (Told::default(), Session::new(Transport::Tcp));
+        let answer = format!("HTTP/1.1 206 Part\r\nContent-Length: {}\r\nContent-Range: bytes {range}\r\n\r\n{body}", body.len());
+        session.data(Dir::ToServer, b"GET /f HTTP/1.1\r\nHost: h\r\n\r\n", &mut context, &mut told);
+        session.data(Dir::ToClient, answer.as_bytes(), &mut context, &mut told);
+        session.close(&mut context, &mut told);
+        told.expect(&[&format!("0 http.response_length={}", body.len())]);
+        all.extend(told.lines.iter().filter_map(|line| line.strip_prefix("0 file.data ")).map(str::to_owned));
+        all.extend(told.windows);
+    }
+    // What is new of each, and the whole window with the place of its first byte.
+    assert_eq!(all, ["abcd", "0 abcd", "efg", "0 abcdefg", "jkl", "0 jkl", "hijkl", "0 abcdefghijkl"]);
+    let odd =
+        told(Config::default(), &[Client(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"), Server(b"HTTP/1.1 206 P\r\nContent-Range: x\r\n\r\nb")]);
+    assert!(odd.events().contains(&"http.range_invalid"));
+}

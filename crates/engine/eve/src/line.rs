@@ -227,6 +227,12 @@ pub fn file(event: &FileEvent, at: At<'_>, log: &EveLog) -> Value {
             info.insert(name.into(), json!(text));
         }
     }
+    let range = record.as_deref().filter(|_| event.dir == Dir::ToClient).and_then(record::content_range);
+    for name in ["start", "end"] {
+        if let Some(number) = range.as_ref().and_then(|range| range.get(name)) {
+            info.insert(name.into(), number.clone());
+        }
+    }
     info.insert("stored".into(), json!(event.stored));
     info.insert("size".into(), json!(file.size));
     info.insert("tx_id".into(), json!(event.tx));

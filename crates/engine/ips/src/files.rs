@@ -207,6 +207,11 @@ impl Tracked {
         if self.file.done {
             return;
         }
+        // It goes on where another transaction's part of it has ended: nobody has all of it.
+        if self.file.size == 0 && window.base > 0 && !window.gaps {
+            self.hashers = Hashers::default();
+            self.file.size = window.base + window.fresh as u64;
+        }
         let skipped = self.file.size.saturating_sub(window.base);
         let fresh = usize::try_from(skipped).ok().and_then(|skipped| window.bytes.get(skipped..)).unwrap_or_default();
         if wants.magic && self.head.len() < MAGIC_BYTES {

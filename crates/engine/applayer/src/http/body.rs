@@ -3,6 +3,7 @@
 use super::encoding::{Codings, Decoder, Failure, Limits};
 use super::grpc::{self, Grpc};
 use super::multipart::{Multipart, Part, parameter};
+use super::ranges::{self, Ranges};
 use super::{Scratch, Side};
 use crate::context::Io;
 use crate::dns;
@@ -29,8 +30,20 @@ pub(crate) struct Body {
     grpc: Option<Box<Grpc>>,
     /// A DNS message, as far as it has come.
     dns: Option<Vec<u8>>,
+    /// It is a part of a file.
+    range: Option<Box<Range>>,
     /// It follows a body that was complete, and does not count with it.
     pub is_extra: bool,
+}
+
+#[derive(Debug)]
+struct Range {
+    key: Vec<u8>,
+    part: ranges::Part,
+    /// All bytes before it came.
+    whole: bool,
+    /// Bytes at its beginning that came before.
+    again: u64,
 }
 
 /// Whose body it is.
@@ -67,6 +80,14 @@ impl Body {
             body.form = scratch.first_value(b"content-type").and_then(Multipart::new).map(Box::new);
         }
         let Some(tx) = io.tx(id) else { return body };
+        if side == Side::Response
+            && let Some(value) = scratch.first_value(b"content-range")
+        {
+            body.range = ranges::Part::read(value).filter(|_| body.decoder.is_none()).and_then(|part| Range::of(tx, part));
+            if value.trim_ascii_start().get(..5).is_none_or(|unit| !unit.eq_ignore_ascii_case(b"bytes")) || !value.contains(&b'/') {
+                tx.event(if tx.protocol == Protocol::Http { "http.range_invalid" } else { "http2.invalid_range" }, dir);
+            }
+        }
         if codings.unknown {
             tx.event("http.abnormal_ce_header", dir);
         }
@@ -84,6 +105,14 @@ impl Body {
             }
         }
         body
+    }
+}
+
+impl Range {
+    fn of(tx: &Transaction, part: ranges::Part) -> Option<Box<Self>> {
+        let host = tx.get(Buffer::HttpHost, Dir::ToServer).unwrap_or_default();
+        let key = Ranges::key(host, path(tx.get(Buffer::HttpUri, Dir::ToServer)?))?;
+        Some(Box::new(Self { key, part, whole: part.first == 0, again: 0 }))
     }
 }
 
@@ -110,11 +139,25 @@ impl Body {
         io.context.stats.body_bytes += bytes.len() as u64;
         if self.stream.is_none() {
             self.stream = open_body(side, self.form.is_some(), io.dir, io.tx(id)?);
+            self.go_on(id, io);
         }
         if let Some(grpc) = self.grpc.take() {
             return self.push_messages(grpc, bytes, id, io);
         }
         self.decode(bytes, id, io)
+    }
+
+    /// A part of a file begins: with what came last of those before it.
+    fn go_on(&mut self, id: u64, io: &mut Io<'_>) {
+        let (Some(range), Some(stream)) = (&mut self.range, self.stream) else { return };
+        let ranges = std::mem::take(&mut io.context.ranges);
+        if let Some((len, tail)) = ranges.before(&range.key, range.part)
+            && let Some(tx) = io.tx(id)
+        {
+            tx.resume_stream(stream, len, tail);
+            (range.whole, range.again) = (true, len - range.part.first);
+        }
+        io.context.ranges = ranges;
     }
 
     /// Each message of gRPC without its coding, behind its head as it came.
@@ -197,10 +240,13 @@ impl Body {
         if let Some(mut form) = self.form.take() {
             form.end(&mut |part| self.part(part, id, io));
         }
+        // Of a file in parts the stream counts from the file's first byte.
+        let first = self.range.as_ref().filter(|range| range.whole).map_or(0, |range| range.part.first);
+        self.part_came(id, io);
         if let Some(stream) = self.stream
             && let Some(tx) = io.tx(id)
         {
-            let length = tx.stream_len(stream);
+            let length = tx.stream_len(stream).saturating_sub(first);
             let field = if dir == Dir::ToServer { Field::HttpRequestLength } else { Field::HttpResponseLength };
             if !self.is_extra || tx.integer(field, dir).is_none() {
                 tx.integer_is(field, dir, length);
@@ -209,8 +255,23 @@ impl Body {
         }
     }
 
+    /// A part of a file is over; whether the next one may go on there.
+    fn part_came(&mut self, id: u64, io: &mut Io<'_>) {
+        let (Some(range), Some(stream)) = (self.range.take(), self.stream) else { return };
+        let (mut ranges, window) = (std::mem::take(&mut io.context.ranges), io.context.config.window_bytes);
+        if let Some(tx) = io.tx(id).filter(|tx| range.whole && tx.stream_len(stream) == range.part.last + 1) {
+            ranges.grown(range.key, range.part, tx.stream_tail(stream, window));
+        }
+        io.context.ranges = ranges;
+    }
+
     /// Bytes of the body without its codings.
-    fn grow(&mut self, bytes: &[u8], id: u64, io: &mut Io<'_>) {
+    fn grow(&mut self, mut bytes: &[u8], id: u64, io: &mut Io<'_>) {
+        if let Some(range) = self.range.as_mut().filter(|range| range.again > 0) {
+            let again = usize::try_from(range.again).unwrap_or(usize::MAX).min(bytes.len());
+            range.again -= again as u64;
+            bytes = &bytes[again..];
+        }
         if let Some(stream) = self.stream {
             io.grow(id, stream, bytes);
         }

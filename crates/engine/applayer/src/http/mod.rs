@@ -17,6 +17,7 @@ mod grpc;
 mod lines;
 mod message;
 mod multipart;
+mod ranges;
 mod uri;
 
 use std::collections::VecDeque;
@@ -26,6 +27,7 @@ pub(crate) use encoding::{Coding, Codings, Decoder, Limits, Pool as Inflaters};
 pub(crate) use fields::Scratch;
 pub(crate) use message::{fields_to_values, host_values};
 pub(crate) use multipart::parameter;
+pub(crate) use ranges::Ranges;
 pub(crate) use uri::{Target, host_and_port};
 
 use crate::context::{Config, Io};

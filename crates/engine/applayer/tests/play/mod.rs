@@ -1,6 +1,6 @@
 //! Plays a script of bytes through a session, and writes down what was told.
 
-use bulkhead_applayer::{Config, Context, Dir, Finished, Note, Protocol, Session, Sink, Transaction, Transport};
+use bulkhead_applayer::{Buffer, Config, Context, Dir, Finished, Note, Protocol, Session, Sink, Transaction, Transport};
 
 #[derive(Default)]
 pub struct Told {
@@ -10,6 +10,9 @@ pub struct Told {
     pub notes: Vec<String>,
     /// Of what streams: all bytes that were new, by transaction and the value's number in it.
     streams: Vec<(u64, &'static str, usize, Vec<u8>)>,
+    /// `BASE BYTES` of `file.data`, as its window was at the end.
+    #[allow(dead_code)] // Not every test file asks.
+    pub windows: Vec<String>,
     pub protocols: Vec<Protocol>,
     pub finished: Option<Finished>,
 }
@@ -32,6 +35,10 @@ impl Sink for Told {
     }
 
     fn complete(&mut self, tx: &mut Transaction) {
+        for value in tx.values().iter().filter(|value| value.buffer == Buffer::FileData) {
+            let window = tx.window(value);
+            self.windows.push(format!("{} {}", window.base, text(window.bytes)));
+        }
         for value in tx.values().iter().filter(|value| !value.is_stream()) {
             self.lines.push(format!("{} {} {}", tx.id, value.buffer.name(), text(tx.bytes(value))));
         }

@@ -12,14 +12,15 @@ pub(super) fn record(record: &Record, config: &LogConfig) -> Option<Entry> {
     if config.extended {
         extended(&mut http, record);
     }
-    for name in &config.http.custom {
-        if let Some(value) = header(record, Dir::ToServer, name).or_else(|| header(record, Dir::ToClient, name)) {
-            http.insert(name.replace('-', "_"), Value::String(value));
-        }
+    if let Some(range) = content_range(record) {
+        http.insert("content_range".to_owned(), Value::Object(range));
     }
     for (dir, name) in [(Dir::ToServer, "request_headers"), (Dir::ToClient, "response_headers")] {
-        if config.http.headers[dir as usize] {
-            http.insert(name.to_owned(), all_headers(record, dir));
+        let all = config.http.headers[dir as usize];
+        let named = |field: &[u8]| config.http.custom.iter().any(|name| field.eq_ignore_ascii_case(name.as_bytes()));
+        let shown = headers(record, dir, |name| all || named(name));
+        if all || !shown.is_empty() {
+            http.insert(name.to_owned(), Value::Array(shown));
         }
     }
     Some(Entry::of("http", http))
@@ -42,6 +43,9 @@ fn extended(http: &mut Object, record: &Record) {
     put(http, "http_refer", record, Buffer::HttpReferer, Dir::ToServer);
     put(http, "http_method", record, Buffer::HttpMethod, Dir::ToServer);
     put(http, "protocol", record, Buffer::HttpProtocol, Dir::ToServer);
+    if record.integer(Field::HttpStatus, Dir::ToClient).is_none() {
+        put(http, "status_string", record, Buffer::HttpStatCode, Dir::ToClient);
+    }
     if let Some(status) = record.integer(Field::HttpStatus, Dir::ToClient) {
         http.insert("status".to_owned(), json!(status));
         if (300..400).contains(&status) {
@@ -49,6 +53,21 @@ fn extended(http: &mut Object, record: &Record) {
         }
     }
     http.insert("length".to_owned(), json!(record.integer(Field::HttpResponseLength, Dir::ToClient).unwrap_or(0)));
+}
+
+/// `Content-Range` of an answer: as it came, and its numbers.
+pub(crate) fn content_range(record: &Record) -> Option<Object> {
+    let raw = header(record, Dir::ToClient, "content-range")?;
+    let (range, size) = raw.strip_prefix("bytes ")?.split_once('/')?;
+    let (start, end) = range.split_once('-')?;
+    let mut object = Object::new();
+    for (name, number) in [("start", start), ("end", end), ("size", size)] {
+        if let Ok(number) = number.trim().parse::<u64>() {
+            object.insert(name.to_owned(), json!(number));
+        }
+    }
+    object.insert("raw".to_owned(), json!(raw));
+    Some(object)
 }
 
 /// `Name: value` of each field.
@@ -67,6 +86,7 @@ fn header(record: &Record, dir: Dir, wanted: &str) -> Option<String> {
     fields(record, dir).find(|(name, _)| name.eq_ignore_ascii_case(wanted.as_bytes())).map(|(_, value)| text(value))
 }
 
-fn all_headers(record: &Record, dir: Dir) -> Value {
-    fields(record, dir).map(|(name, value)| json!({ "name": text(name), "value": text(value) })).collect()
+fn headers(record: &Record, dir: Dir, wanted: impl Fn(&[u8]) -> bool) -> Vec<Value> {
+    let wanted = fields(record, dir).filter(|(name, _)| wanted(name));
+    wanted.map(|(name, value)| json!({ "name": text(name), "value": text(value) })).collect()
 }

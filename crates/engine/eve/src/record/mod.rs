@@ -15,6 +15,8 @@ mod smtp;
 mod ssh;
 mod tls;
 
+pub(crate) use http::content_range;
+
 use bulkhead_applayer::{Buffer, Dir, Note, Notes, Protocol};
 use bulkhead_ips::Record;
 use serde_json::{Map, Value, json};
