@@ -188,6 +188,9 @@ fn settings(args: &Args, files: &Beside<'_>) -> Result<Settings, Failure> {
         let group = if known.is_port(name) { "port-groups" } else { "address-groups" };
         settings.set(&format!("vars.{group}.{name}"), value);
     }
+    if let Ok(version) = std::env::var("SURICATA_EVE_DNS_VERSION") {
+        settings.set("env.SURICATA_EVE_DNS_VERSION", &version);
+    }
     for (key, value) in &args.set {
         settings.set(key, value);
     }

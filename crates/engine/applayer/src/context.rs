@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use crate::http::{Inflaters, Ranges, Scratch};
 use crate::names::{BufferSet, Dir, Protocol};
+use crate::session::Transport;
 use crate::sink::Sink;
 use crate::transaction::Transaction;
 
@@ -19,6 +20,8 @@ pub struct Config {
     pub wanted: BufferSet,
     /// Keep [`crate::Notes`]: somebody writes records of transactions.
     pub notes: bool,
+    /// Protocols that are not looked for.
+    pub disabled: Vec<(Protocol, Transport)>,
     /// Transactions of one session that are open at the same time (Suricata's `max-tx`).
     pub transactions_max: usize,
     /// Bytes of one direction that are looked at to recognise a protocol; four times as many while the other is silent.
@@ -60,6 +63,7 @@ impl Default for Config {
         Self {
             wanted: BufferSet::ALL,
             notes: true,
+            disabled: Vec::new(),
             transactions_max: 512,
             probe_bytes_max: 4096,
             probe_datagrams_max: 16,

@@ -14,9 +14,9 @@ pub(crate) enum Found {
     None,
 }
 
-pub(crate) fn detect(transport: Transport, dir: Dir, bytes: &[u8]) -> Found {
+pub(crate) fn detect(transport: Transport, dir: Dir, bytes: &[u8], disabled: &[(Protocol, Transport)]) -> Found {
     let mut more = bytes.is_empty();
-    for entry in TABLE.iter().filter(|entry| entry.transport == transport) {
+    for entry in TABLE.iter().filter(|entry| entry.transport == transport && !disabled.contains(&(entry.protocol, transport))) {
         match (entry.probe)(dir, bytes) {
             Probe::Yes => return Found::Protocol(entry),
             Probe::More => more = true,

@@ -196,7 +196,7 @@ impl Session {
 
     /// Each datagram for itself: one that says nothing does not hide the next.
     fn probe_datagram(&mut self, dir: Dir, bytes: &[u8], context: &mut Context, sink: &mut dyn Sink) {
-        if let Found::Protocol(entry) = detect::detect(self.transport, dir, bytes) {
+        if let Found::Protocol(entry) = detect::detect(self.transport, dir, bytes, &context.config.disabled) {
             self.protocol = Some(entry.protocol);
             self.layer = Layer::Known((entry.parser)(&context.config));
             context.stats.recognised += 1;
@@ -224,7 +224,7 @@ impl Session {
         }
         let Layer::Unknown { none } = &mut self.layer else { return };
         if !none[dir.index()] {
-            match detect::detect(self.transport, dir, &self.inbox[dir.index()]) {
+            match detect::detect(self.transport, dir, &self.inbox[dir.index()], &context.config.disabled) {
                 Found::Protocol(entry) => {
                     self.recognised_as(entry.protocol);
                     let mut parser = (entry.parser)(&context.config);

@@ -7,7 +7,10 @@ use bulkhead_ips::{
     AlertEvent, Anomaly, AnomalyEvent, Direction, DropEvent, Endpoint, FileEvent, FlowEndEvent, FlowKey, Record, RuleInfo, Trace,
     TransactionEvent,
 };
-use bulkhead_model::{DropReason, Timestamp};
+use bulkhead_model::{DropReason, Timestamp, Verdict};
+use bulkhead_net::decode::LinkType;
+use bulkhead_rules::Action;
+use bulkhead_rules::reference::References;
 use serde_json::{Value, json};
 
 use crate::base64;
@@ -22,6 +25,10 @@ pub struct At<'a> {
     pub number: Option<u64>,
     pub seen: Option<&'a Seen>,
     pub frame: Option<&'a [u8]>,
+    pub link: Option<LinkType>,
+    /// Of the packet, whose alerts share it.
+    pub verdict: Option<Verdict>,
+    pub references: &'a References,
 }
 
 /// Text of a line's fields so far.
@@ -90,7 +97,10 @@ pub fn alert(event: &AlertEvent, at: At<'_>, log: &EveLog) -> Value {
     let mut line = Line::new(event.at, "alert");
     line.place(&event.key, &at, log);
     line.put_some("tx_id", event.tx);
-    line.put("alert", rule(&event.rule, event.blocked, log));
+    line.put("alert", rule(&event.rule, event.blocked, &at, log));
+    if let Some(tunnel) = at.seen.and_then(Seen::tunnel) {
+        line.put("tunnel", tunnel);
+    }
     if event.would_have_blocked {
         line.put("would_have_blocked", true);
     }
@@ -118,15 +128,65 @@ pub fn alert(event: &AlertEvent, at: At<'_>, log: &EveLog) -> Value {
         line.put("flow", flow);
     }
     if log.alert.verdict {
-        line.put("verdict", json!({ "action": if event.blocked { "drop" } else { "alert" } }));
+        line.put("verdict", verdict(event, &at));
+    }
+    if let Some(seen) = at.seen.filter(|_| !event.stream) {
+        if log.alert.payload {
+            line.put("payload", base64::encode(&seen.payload));
+        }
+        if log.alert.payload_printable {
+            line.put("payload_printable", printable(&seen.payload));
+        }
+        if log.alert.payload_length {
+            line.put("payload_length", seen.payload.len());
+        }
     }
     if log.alert.packet
         && let Some(frame) = at.frame
     {
         line.put("packet", base64::encode(frame));
+        if let Some((number, name)) = at.link.map(link_type) {
+            line.put("packet_info", json!({ "linktype": number, "linktype_name": name }));
+        }
     }
     line.put("stream", u8::from(event.stream));
     line.object()
+}
+
+/// What became of the packet.
+fn verdict(event: &AlertEvent, at: &At<'_>) -> Value {
+    match at.verdict {
+        _ if event.passed => json!({ "action": "pass" }),
+        Some(Verdict::Reject(_)) => {
+            let target = match event.rule.action {
+                Action::RejectDestination => "to_server",
+                Action::RejectBoth => "both",
+                Action::RejectSource | Action::Alert | Action::Drop | Action::Pass | Action::Config => "to_client",
+            };
+            let how = if event.key.proto == 6 { "tcp-reset" } else { "icmp-prohib" };
+            json!({ "action": "drop", "reject-target": target, "reject": [how] })
+        }
+        Some(Verdict::Drop(_) | Verdict::DropFlow(_)) => json!({ "action": "drop" }),
+        Some(Verdict::Accept | Verdict::BypassDirection(_) | Verdict::BypassFlow(_)) | None => json!({ "action": "alert" }),
+    }
+}
+
+/// What can be shown of bytes, a dot for the rest.
+fn printable(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| if matches!(byte, b' '..=b'~' | b'\r' | b'\n') { char::from(*byte) } else { '.' }).collect()
+}
+
+/// Number and name of a capture's link type.
+const fn link_type(link: LinkType) -> (u32, &'static str) {
+    match link {
+        LinkType::Ethernet => (1, "ETHERNET"),
+        LinkType::RawIp => (12, "RAW"),
+        LinkType::LinuxCooked => (113, "LINUX_SLL"),
+        LinkType::LinuxCooked2 => (276, "LINUX_SLL2"),
+        LinkType::Null => (0, "NULL"),
+        LinkType::Loop => (108, "LOOP"),
+        LinkType::Ppp => (9, "PPP"),
+    }
 }
 
 fn flow_ends(flow: &mut Object, client: Endpoint, server: Endpoint, proto: u8) {
@@ -138,7 +198,7 @@ fn flow_ends(flow: &mut Object, client: Endpoint, server: Endpoint, proto: u8) {
     }
 }
 
-fn rule(rule: &RuleInfo, blocked: bool, log: &EveLog) -> Value {
+fn rule(rule: &RuleInfo, blocked: bool, at: &At<'_>, log: &EveLog) -> Value {
     let mut alert = Object::new();
     alert.insert("action".into(), json!(if blocked { "blocked" } else { "allowed" }));
     alert.insert("gid".into(), json!(rule.gid));
@@ -157,7 +217,11 @@ fn rule(rule: &RuleInfo, blocked: bool, log: &EveLog) -> Value {
         alert.insert("metadata".into(), Value::Object(metadata));
     }
     if log.alert.rule_reference && !rule.references.is_empty() {
-        let all: Vec<String> = rule.references.iter().map(|(system, value)| format!("{system}{value}")).collect();
+        let all: Vec<String> = rule
+            .references
+            .iter()
+            .map(|(system, value)| at.references.address(system, value).unwrap_or_else(|| format!("{system}{value}")))
+            .collect();
         alert.insert("references".into(), json!(all));
     }
     Value::Object(alert)
@@ -253,7 +317,7 @@ pub fn dropped(event: &DropEvent, at: At<'_>, log: &EveLog) -> Value {
     drop.insert("reason".into(), json!(drop_reason(event.reason)));
     line.put("drop", drop);
     if let Some(found) = event.rule.as_deref().filter(|_| log.drop.alerts) {
-        line.put("alert", rule(found, true, log));
+        line.put("alert", rule(found, true, &at, log));
     }
     if log.drop.verdict {
         line.put("verdict", json!({ "action": "drop" }));
@@ -393,6 +457,12 @@ pub fn protocol(number: u8) -> String {
         50 => "ESP".to_owned(),
         58 => "IPv6-ICMP".to_owned(),
         132 => "SCTP".to_owned(),
+        2 => "IGMP".to_owned(),
+        4 => "IP-in-IP".to_owned(),
+        41 => "IPv6".to_owned(),
+        51 => "AH".to_owned(),
+        89 => "OSPFIGP".to_owned(),
+        103 => "PIM".to_owned(),
         other => format!("{other:03}"),
     }
 }

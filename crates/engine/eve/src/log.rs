@@ -135,7 +135,8 @@ impl EveLog {
         };
         record.pgsql_passwords = of("pgsql", "passwords").unwrap_or(false);
         let text = |name: &str, option: &str| types.get(name).and_then(|options| settings.get(&format!("{options}.{option}")));
-        record.dns.version = if text("dns", "version") == Some("2") { 2 } else { 3 };
+        let version = text("dns", "version").or_else(|| settings.get("env.SURICATA_EVE_DNS_VERSION"));
+        record.dns.version = if version == Some("2") { 2 } else { 3 };
         record.dns.requests = of("dns", "requests").or(of("dns", "query")).unwrap_or(true);
         record.dns.responses = of("dns", "responses").or(of("dns", "answer")).unwrap_or(true);
         record.dns.types = listed("dns", "types");

@@ -1,9 +1,12 @@
 //! What EVE says of a packet itself: VLANs, addresses of the link, numbers of its headers.
 
+use std::net::IpAddr;
+
 use bulkhead_ips::{ChecksumState, FlowKey, LinkType};
 use bulkhead_net::decode::{Decoded, Decoder, Ether, FrameMeta, Packet, Transport, Tunnel, TunnelKind, VlanIds};
 use serde_json::{Value, json};
 
+use crate::line;
 use crate::log::EveLog;
 use crate::record::Object;
 
@@ -17,7 +20,18 @@ pub struct Seen {
     id: u32,
     transport: Headers,
     source: &'static str,
+    /// The outermost packet around it.
+    tunnel: Option<Outer>,
     pub payload: Vec<u8>,
+}
+
+/// The packet that carries another.
+#[derive(Debug, Clone)]
+struct Outer {
+    ends: (IpAddr, IpAddr),
+    ports: (u16, u16),
+    proto: u8,
+    depth: u8,
 }
 
 #[derive(Debug, Clone)]
@@ -49,7 +63,13 @@ impl Seen {
                 }
             }
         }
-        Some(Self::of(&packet, outer.ether, source))
+        let tunnel = (packet.depth > 0).then(|| Outer {
+            ends: (outer.src(), outer.dst()),
+            ports: outer.ports(),
+            proto: outer.proto(),
+            depth: packet.depth,
+        });
+        Some(Self { tunnel, ..Self::of(&packet, outer.ether, source) })
     }
 
     fn of(packet: &Packet<'_>, ether: Option<Ether>, source: &'static str) -> Self {
@@ -80,8 +100,25 @@ impl Seen {
             id: packet.ip.id,
             transport,
             source,
+            tunnel: None,
             payload: packet.payload.to_vec(),
         }
+    }
+
+    /// EVE's `tunnel`: what carries the packet.
+    pub fn tunnel(&self) -> Option<Value> {
+        let Outer { ends, ports, proto, depth } = self.tunnel.as_ref()?;
+        let mut tunnel = Object::new();
+        tunnel.insert("src_ip".into(), json!(line::address(ends.0)));
+        tunnel.insert("dest_ip".into(), json!(line::address(ends.1)));
+        if matches!(proto, 6 | 17 | 132) {
+            tunnel.insert("src_port".into(), json!(ports.0));
+            tunnel.insert("dest_port".into(), json!(ports.1));
+        }
+        tunnel.insert("proto".into(), json!(line::protocol(*proto)));
+        tunnel.insert("depth".into(), json!(depth));
+        tunnel.insert("pkt_src".into(), json!("wire/pcap"));
+        Some(Value::Object(tunnel))
     }
 
     /// EVE's `pkt_src`.

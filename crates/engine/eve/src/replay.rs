@@ -10,13 +10,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use bulkhead_applayer::{Protocol, Transport as Carrier};
 use bulkhead_ips::{
     Checksums, DropEvent, DropScope, Endpoint, EngineEvent, FileWants, OnFailure, PacketMeta, Pipeline, PipelineConfig, Reputation,
     Resources, Ruleset, Source,
 };
-use bulkhead_model::Timestamp;
+use bulkhead_model::{Timestamp, Verdict};
 use bulkhead_net::decode::{ChecksumState, Decoded, Decoder, FrameMeta, Transport};
 use bulkhead_net::stream::UrgentPolicy;
+use bulkhead_rules::reference::References;
 use bulkhead_rules::tree::{DatasetKind, DatasetSource};
 use bulkhead_rules::{Beside, Diagnostic, Library, Rule, Severity, Variables};
 use serde_json::Value;
@@ -88,6 +90,9 @@ pub struct Replay {
     clock: Timestamp,
     drops_told: HashSet<(u64, Endpoint)>,
     lines: Vec<(usize, Value)>,
+    /// On the packet in hand.
+    verdict: Option<Verdict>,
+    references: Arc<References>,
     /// Files that rules want kept, by their SHA-256.
     stored: Vec<([u8; 32], Vec<u8>)>,
     pub counts: Counts,
@@ -108,7 +113,7 @@ enum Checks {
 impl Replay {
     pub fn new(job: Job<'_>) -> (Self, Loaded) {
         let settings = job.settings;
-        let (rules, loaded) = compile(&job);
+        let (rules, references, loaded) = compile(&job);
         let checks = match (job.checksums, settings.is("stream.checksum-validation"), settings.get("pcap-file.checksum-checks")) {
             (Some(Checksums::Ignore), ..) | (None, Some(false), _) => Checks::Never,
             (Some(Checksums::Verify), ..) => Checks::Always,
@@ -129,6 +134,8 @@ impl Replay {
             clock: Timestamp::default(),
             drops_told: HashSet::new(),
             lines: Vec::new(),
+            verdict: None,
+            references: Arc::new(references),
             stored: Vec::new(),
             counts: Counts::default(),
         };
@@ -153,6 +160,7 @@ impl Replay {
             meta.checksum = ChecksumState::Ignored;
         }
         let outcome = self.pipeline.packet(packet.at, &meta, packet.bytes, &mut ());
+        self.verdict = Some(outcome.verdict);
         self.counts.blocked += u64::from(!outcome.verdict.passes());
         self.tell(Some(packet));
     }
@@ -211,6 +219,7 @@ impl Replay {
     fn tell(&mut self, packet: Option<&Packet<'_>>) {
         let events: Vec<EngineEvent> = self.pipeline.drain_events().collect();
         let number = packet.map(|_| self.counts.packets);
+        let references = Arc::clone(&self.references);
         for event in &events {
             let key = match event {
                 EngineEvent::Alert(event) => Some(&event.key),
@@ -222,7 +231,14 @@ impl Replay {
             };
             let of_packet = !matches!(event, EngineEvent::FlowEnd(_));
             let seen = packet.filter(|_| of_packet).and_then(|packet| Seen::find(&mut self.decoder, packet.link, packet.bytes, key));
-            let at = At { number, seen: seen.as_ref(), frame: packet.map(|packet| packet.bytes) };
+            let at = At {
+                number,
+                seen: seen.as_ref(),
+                frame: packet.map(|packet| packet.bytes),
+                link: packet.map(|packet| packet.link),
+                verdict: self.verdict,
+                references: &references,
+            };
             match event {
                 EngineEvent::Alert(event) => {
                     self.counts.alerts += 1;
@@ -274,7 +290,7 @@ impl Replay {
     }
 }
 
-fn compile(job: &Job<'_>) -> (Arc<Ruleset>, Loaded) {
+fn compile(job: &Job<'_>) -> (Arc<Ruleset>, References, Loaded) {
     let mut beside: Vec<(Beside, String, String)> = job.beside.clone();
     for (kind, key) in [
         (Beside::Threshold, "threshold-file"),
@@ -316,7 +332,7 @@ fn compile(job: &Job<'_>) -> (Arc<Ruleset>, Loaded) {
         loaded.diagnostics.push((parsed.get(at).map_or_else(String::new, |(name, _)| name.clone()), diagnostic));
     }
     loaded.loaded = compiled.ruleset.len();
-    (compiled.ruleset, loaded)
+    (compiled.ruleset, library.references, loaded)
 }
 
 /// Categories and lists of `reputation-*`.
@@ -398,6 +414,9 @@ fn pipeline_config(settings: &Settings, logs: &[EveLog], inline: bool) -> Pipeli
     config.stream.midstream = settings.is("stream.midstream").unwrap_or(false);
     config.stream.acks_seen = true;
     config.app.body_tails = true;
+    if let Some(most) = settings.number("packet-alert-max") {
+        config.alerts_per_packet_max = usize::try_from(most).unwrap_or(usize::MAX);
+    }
     if let Some(depth) = settings.number("stream.reassembly.depth") {
         config.stream_depth = depth;
     }
@@ -424,8 +443,28 @@ fn pipeline_config(settings: &Settings, logs: &[EveLog], inline: bool) -> Pipeli
     config
 }
 
+/// What the settings call a protocol.
+fn setting_of(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::FtpData => "ftp",
+        other => other.name(),
+    }
+}
+
 /// Limits of application layers.
 fn app(settings: &Settings, app: &mut bulkhead_applayer::Config) {
+    // What has no line of its own, or none of its transport, is on.
+    for protocol in Protocol::ALL {
+        let key = format!("app-layer.protocols.{}", setting_of(*protocol));
+        let off = |key: &str| matches!(settings.get(&format!("{key}.enabled")), Some("no" | "false" | "off"));
+        for (transport, name) in [(Carrier::Tcp, "tcp"), (Carrier::Udp, "udp")] {
+            let own = settings.is(&format!("{key}.{name}.enabled"));
+            // `dns.enabled` is what holds where a transport says nothing.
+            if own.map_or(off(&key), |on| !on) {
+                app.disabled.push((*protocol, transport));
+            }
+        }
+    }
     let http = |key: &str| format!("app-layer.protocols.http.libhtp.default-config.{key}");
     if let Some(layers) = settings.number(&http("response-body-decompress-layer-limit")) {
         app.coding_layers_max = layers as usize;

@@ -115,6 +115,12 @@ impl Settings {
         self.lay(prefix, &node, files, includes)
     }
 
+    /// What `over` says counts, and where it says nothing, these.
+    pub fn under(mut self, over: Self) -> Self {
+        self.keys.extend(over.keys);
+        self
+    }
+
     /// What a later source says counts.
     pub fn set(&mut self, key: &str, value: &str) {
         if self.keys.len() < KEYS_MAX {
@@ -309,6 +315,7 @@ static KEYS: &[&str] = &[
     "pcap-file.checksum-checks",
     // Without effect.
     "%YAML",
+    "env.*",
     "default-log-dir",
     "logging.**",
     "stats.**",

@@ -16,6 +16,9 @@ pub use bulkhead_net::defrag::DefragConfig;
 pub use bulkhead_net::flow::FlowConfig;
 pub use bulkhead_net::stream::StreamConfig;
 
+/// Alerts of one packet; Suricata's `packet-alert-max`.
+const ALERTS_PER_PACKET_MAX: usize = 15;
+
 /// One shard's configuration. Each cap has a counter in [`Stats`] or in the stats of its room.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PipelineConfig {
@@ -57,6 +60,8 @@ pub struct PipelineConfig {
     pub thresholds_max: usize,
     /// Bits of hosts and pairs of hosts.
     pub host_bits_max: usize,
+    /// Alerts of one packet; Suricata's `packet-alert-max`.
+    pub alerts_per_packet_max: usize,
     /// Send [`EngineEvent::Anomaly`].
     pub anomalies: bool,
     /// Send [`EngineEvent::Drop`] and one [`EngineEvent::FlowEnd`] for each flow.
@@ -88,6 +93,7 @@ impl Default for PipelineConfig {
             excerpt_bytes_max: 128,
             thresholds_max: 65_536,
             host_bits_max: 65_536,
+            alerts_per_packet_max: ALERTS_PER_PACKET_MAX,
             anomalies: true,
             flow_events: true,
         }
@@ -315,6 +321,8 @@ pub struct AlertEvent {
     /// The packet was blocked because of this rule.
     pub blocked: bool,
     pub would_have_blocked: bool,
+    /// A pass rule has let the packet go.
+    pub passed: bool,
     /// `None` outside of flows.
     pub direction: Option<Direction>,
     pub src: WorkloadId,
@@ -422,6 +430,8 @@ pub struct Stats {
     pub bypass_pass_rule: u64,
     pub alerts: u64,
     pub alerts_suppressed: u64,
+    /// Beyond [`PipelineConfig::alerts_per_packet_max`].
+    pub alerts_refused: u64,
     /// Literals that the first pass found.
     pub prefilter_hits: u64,
     /// Rules that the second pass looked at, and that held.

@@ -43,8 +43,6 @@ use crate::raised::Findings;
 use crate::rules::{Compiled, FlowintStep, RuleInfo, Ruleset};
 use crate::threshold::{Answer, Thresholds};
 
-/// Alerts of one packet; Suricata's `packet-alert-max`.
-const ALERTS_PER_PACKET_MAX: usize = 15;
 /// Packets of a flow at which it is asked whether any rule can match it: the handshake and a few more.
 const NO_RULE_PACKETS: u64 = 8;
 
@@ -790,6 +788,7 @@ impl Judge {
         matched.sort_by_key(|found| found.rule);
         let rules = Arc::clone(&self.rules);
         let mut alerts = 0;
+        let before = self.events.len();
         for found in &mut matched {
             let rule = rules.rule(found.rule);
             let turned = found.stream.is_some() && found.stream != place.dir;
@@ -868,7 +867,9 @@ impl Judge {
             }
             let would = action.blocks() && !place.meta.protect;
             let told = would && flow.as_mut().is_some_and(|flow| !flow.state.first_would(rule.info.key()));
-            if answer == Answer::Silent || rule.noalert || rule.suppressed(from, to) || told || alerts >= ALERTS_PER_PACKET_MAX {
+            let beyond = alerts >= self.config.alerts_per_packet_max;
+            self.stats.alerts_refused += u64::from(beyond);
+            if answer == Answer::Silent || rule.noalert || rule.suppressed(from, to) || told || beyond {
                 self.stats.alerts_suppressed += 1;
                 continue;
             }
@@ -882,6 +883,7 @@ impl Judge {
                 rule: Arc::clone(&rule.info),
                 blocked: action.blocks() && place.meta.protect,
                 would_have_blocked: would,
+                passed: false,
                 direction: place.dir,
                 src: if turned { place.meta.dst } else { place.meta.src },
                 dst: if turned { place.meta.src } else { place.meta.dst },
@@ -899,6 +901,13 @@ impl Judge {
             self.push(EngineEvent::Alert(event));
             if action == Action::Pass {
                 break;
+            }
+        }
+        if decision.passed {
+            for event in self.events.range_mut(before.min(self.events.len())..) {
+                if let EngineEvent::Alert(alert) = event {
+                    alert.passed = true;
+                }
             }
         }
         matched.clear();

@@ -50,7 +50,10 @@ impl References {
 
     /// Where a reference leads; nothing when its system is not known.
     pub fn address(&self, system: &str, value: &str) -> Option<String> {
-        self.prefixes.get(&system.to_ascii_lowercase()).map(|prefix| format!("{prefix}{value}"))
+        self.prefixes.get(&system.to_ascii_lowercase()).map(|prefix| {
+            // A value may bring its own scheme.
+            if prefix.ends_with("://") && value.contains("://") { value.to_owned() } else { format!("{prefix}{value}") }
+        })
     }
 }
 
@@ -64,7 +67,7 @@ fn reference(line: &str) -> Option<(String, String)> {
 
 const BUILTIN: &[(&str, &str)] = &[
     ("bugtraq", "http://www.securityfocus.com/bid/"),
-    ("cve", "http://cve.mitre.org/cgi-bin/cvename.cgi?name="),
+    ("cve", "https://cve.mitre.org/cgi-bin/cvename.cgi?name="),
     ("et", "http://doc.emergingthreats.net/"),
     ("etpro", "http://doc.emergingthreatspro.com/"),
     ("md5", "http://www.threatexpert.com/report.aspx?md5="),
@@ -73,7 +76,7 @@ const BUILTIN: &[(&str, &str)] = &[
     ("secunia", "http://www.secunia.com/advisories/"),
     ("telus", "http://"),
     ("threatexpert", "http://www.threatexpert.com/report.aspx?md5="),
-    ("url", "http://"),
+    ("url", "https://"),
 ];
 
 #[cfg(test)]
@@ -87,6 +90,6 @@ mod tests {
         assert_eq!(read.address("url", "example.org"), None);
         assert_eq!(diagnostics.len(), 1);
         assert_eq!((diagnostics[0].code, diagnostics[0].span.line), (Code::BadReference, 3));
-        assert_eq!(References::builtin().address("URL", "example.org").unwrap(), "http://example.org");
+        assert_eq!(References::builtin().address("URL", "example.org").unwrap(), "https://example.org");
     }
 }
