@@ -90,6 +90,8 @@ named! {
         Krb5 "krb5",
         Ldap "ldap",
         Nfs "nfs",
+        Dnp3 "dnp3",
+        Modbus "modbus",
         Smb "smb",
         Snmp "snmp",
     }
@@ -179,6 +181,7 @@ buffers! {
     LdapResponsesDn "ldap.responses.dn" ToClient Complete, LdapResponsesMessage "ldap.responses.message" ToClient Complete,
     LdapResponsesAttributeType "ldap.responses.attribute_type" ToClient Complete,
     SnmpCommunity "snmp.community" Both Complete, SnmpUsm "snmp.usm" Both Complete,
+    Dnp3Data "dnp3.data" Both Complete,
     SmbShare "smb.share" ToServer Complete, SmbNamedPipe "smb.named_pipe" ToServer Complete,
     SmbNtlmsspUser "smb.ntlmssp_user" ToServer Complete, SmbNtlmsspDomain "smb.ntlmssp_domain" ToServer Complete,
     SdpAttribute "sdp.attribute" Both Complete, SdpBandwidth "sdp.bandwidth" Both Complete,
@@ -243,6 +246,14 @@ named! {
         LdapRequestOperation "ldap.request.operation", LdapResponsesOperation "ldap.responses.operation",
         LdapResponsesCount "ldap.responses.count", LdapResponsesResultCode "ldap.responses.result_code",
         NfsVersion "nfs.version", NfsProcedure "nfs_procedure",
+        Dnp3Func "dnp3_func",
+        /// Group times 256, and variation, of each object; the two bytes of indications of a response.
+        Dnp3Object "dnp3.object", Dnp3Indications "dnp3.indications",
+        ModbusUnit "modbus.unit",
+        /// Function times 2^16, and the function within it (0xffff: none); a bit a category.
+        ModbusFunction "modbus.function", ModbusCategory "modbus.category",
+        /// Read 1, write 2, the table from bit 8 on, the address from 16, the quantity from 32; address times 2^16, and value.
+        ModbusAccess "modbus.access", ModbusWritten "modbus.written",
         SnmpVersion "snmp.version", SnmpPduType "snmp.pdu_type",
     }
 }

@@ -15,10 +15,11 @@ const KEPT_MAX: usize = 128;
 const KEPT_BYTES_MAX: usize = 4096;
 
 /// One step through the tree. Within a list the key is empty.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Note<'a> {
     Number(&'static str, u64),
     Signed(&'static str, i64),
+    Real(&'static str, f64),
     Truth(&'static str, bool),
     /// Bytes as they came; mostly UTF-8.
     Text(&'static str, &'a [u8]),
@@ -34,6 +35,8 @@ pub enum Note<'a> {
 enum Kept {
     Number(&'static str, u64),
     Signed(&'static str, i64),
+    /// Its bits.
+    Real(&'static str, u64),
     Truth(&'static str, bool),
     Text(&'static str, u32, u32),
     /// Where its key begins and ends, and its text.
@@ -56,6 +59,7 @@ impl Notes {
         self.kept.iter().map(|kept| match *kept {
             Kept::Number(key, value) => Note::Number(key, value),
             Kept::Signed(key, value) => Note::Signed(key, value),
+            Kept::Real(key, bits) => Note::Real(key, f64::from_bits(bits)),
             Kept::Truth(key, value) => Note::Truth(key, value),
             Kept::Text(key, start, end) => Note::Text(key, &self.bytes[start as usize..end as usize]),
             Kept::Pair(start, middle, end) => {
@@ -75,12 +79,14 @@ impl Notes {
         self.push(Kept::Number(key, value.into()));
     }
 
-    #[allow(dead_code)] // Not every protocol says such.
     pub(crate) fn signed(&mut self, key: &'static str, value: i64) {
         self.push(Kept::Signed(key, value));
     }
 
-    #[allow(dead_code)] // Not every protocol says such.
+    pub(crate) fn real(&mut self, key: &'static str, value: f64) {
+        self.push(Kept::Real(key, value.to_bits()));
+    }
+
     pub(crate) fn truth(&mut self, key: &'static str, value: bool) {
         self.push(Kept::Truth(key, value));
     }

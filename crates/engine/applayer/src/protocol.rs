@@ -9,7 +9,8 @@ use crate::names::{Dir, Protocol};
 use crate::session::Transport;
 use crate::sink::Finished;
 use crate::{
-    dcerpc, dhcp, dns, ftp, http, http2, krb5, ldap, mqtt, nfs, ntp, pgsql, quic, sip, smb, smtp, snmp, ssh, tftp, tls, websocket,
+    dcerpc, dhcp, dnp3, dns, ftp, http, http2, krb5, ldap, modbus, mqtt, nfs, ntp, pgsql, quic, sip, smb, smtp, snmp, ssh, tftp, tls,
+    websocket,
 };
 
 /// One row a protocol, asked in this order.
@@ -65,6 +66,8 @@ pub(crate) static TABLE: &[Entry] = &[
     udp(Protocol::Ldap, ldap::probe_udp, |_| Box::new(ldap::Ldap::new(Transport::Udp))),
     tcp(Protocol::Nfs, nfs::probe_tcp, |_| Box::new(nfs::Nfs::new(Transport::Tcp))),
     udp(Protocol::Nfs, nfs::probe_udp, |_| Box::new(nfs::Nfs::new(Transport::Udp))),
+    tcp(Protocol::Dnp3, dnp3::probe, |_| Box::<dnp3::Dnp3>::default()),
+    tcp(Protocol::Modbus, modbus::probe, |_| Box::<modbus::Modbus>::default()),
     tcp(Protocol::Krb5, krb5::probe_tcp, |_| Box::new(krb5::Krb5::new(Transport::Tcp))),
     udp(Protocol::Krb5, krb5::probe_udp, |_| Box::new(krb5::Krb5::new(Transport::Udp))),
     Entry { protocol: Protocol::Quic, transport: Transport::Udp, probe: quic::probe, parser: |_| Box::<quic::Quic>::default() },

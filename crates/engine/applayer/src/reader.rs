@@ -31,6 +31,7 @@ impl<'a> Reader<'a> {
         u8 u8, from_be_bytes;
         be32 u32, from_be_bytes;
         be64 u64, from_be_bytes;
+        be16 u16, from_be_bytes;
         le16 u16, from_le_bytes;
         le32 u32, from_le_bytes;
         le64 u64, from_le_bytes;

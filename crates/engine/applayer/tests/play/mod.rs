@@ -103,6 +103,7 @@ pub fn paths(tx: &Transaction) -> Vec<String> {
         match note {
             Note::Number(key, value) => all.push(format!("{}={value}", way(key))),
             Note::Signed(key, value) => all.push(format!("{}={value}", way(key))),
+            Note::Real(key, value) => all.push(format!("{}={value:?}", way(key))),
             Note::Truth(key, value) => all.push(format!("{}={value}", way(key))),
             Note::Text(key, value) => all.push(format!("{}={}", way(key), text(value))),
             Note::Pair(key, value) => all.push(format!("{}={}", way(&text(key)), text(value))),

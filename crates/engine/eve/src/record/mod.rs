@@ -106,6 +106,8 @@ static TABLE: &[(Protocol, Make)] = &[
     (Protocol::Krb5, |record, _| noted::plain(record, "krb5")),
     (Protocol::Ldap, |record, _| noted::plain(record, "ldap")),
     (Protocol::Nfs, noted::nfs),
+    (Protocol::Dnp3, |record, _| noted::plain(record, "dnp3")),
+    (Protocol::Modbus, |record, _| noted::plain(record, "modbus")),
     (Protocol::Smb, |record, _| noted::plain(record, "smb")),
     (Protocol::Snmp, |record, _| noted::plain(record, "snmp")),
     (Protocol::Tftp, |record, _| noted::plain(record, "tftp")),
@@ -148,6 +150,7 @@ pub fn tree(notes: &Notes) -> Object {
     for note in notes.iter() {
         let (key, what) = match note {
             Note::Number(key, number) => (key, json!(number)),
+            Note::Real(key, number) => (key, json!(number)),
             Note::Signed(key, number) => (key, json!(number)),
             Note::Truth(key, truth) => (key, json!(truth)),
             Note::Text(key, bytes) => (key, Value::String(text(bytes))),

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 
 use bulkhead_rules::condition::{CertDate, DateRelation, DceIface, Effect, FtpDataCommand, HashAlgorithm, TextField};
+use bulkhead_rules::condition::{
+    CertDate, DateRelation, DceIface, Effect, HashAlgorithm, Krb5Encryption, Modbus, ModbusCategory, ModbusKind, ModbusTable, TextField,
+};
 use bulkhead_rules::header::Header;
 use bulkhead_rules::tree::{NumberTest, Relation};
 
@@ -39,6 +42,14 @@ pub(super) enum Other {
     Named(&'static str, NumberTest),
     /// Nothing was replied by the end.
     NoReply,
+    /// Group and variation of an object of DNP3.
+    Dnp3Object(u64, Option<Direction>),
+    /// Bits of which one has to be set.
+    Dnp3Indications(u64),
+    Krb5Encryption(Krb5Encryption),
+    Modbus(Modbus),
+    /// Service, class and attribute of CIP.
+    CipService(u8, Option<u16>, Option<u16>),
 }
 
 /// Stages by the names that hooks and `app-layer-state` have for them: `client` and `server` for protocols of one exchange,
@@ -92,6 +103,11 @@ impl Other {
                 | Condition::FtpMode { .. }
                 | Condition::FtpReplyReceived(_)
                 | Condition::MqttSessionPresent(_)
+                | Condition::Dnp3Object { .. }
+                | Condition::Dnp3Indications(_)
+                | Condition::Krb5TicketEncryption(_)
+                | Condition::Modbus(_)
+                | Condition::CipService { .. }
         )
     }
 
@@ -124,6 +140,11 @@ impl Other {
             Condition::FtpReplyReceived(true) => Self::Named("ftp.reply_received", NumberTest::Equal(1)),
             Condition::FtpReplyReceived(false) => Self::NoReply,
             Condition::MqttSessionPresent(present) => Self::Named("mqtt.connack.session_present", NumberTest::Equal(u64::from(*present))),
+            Condition::Dnp3Object { group, variation } => Self::Dnp3Object(u64::from(*group) << 8 | u64::from(*variation), only),
+            Condition::Dnp3Indications(mask) => Self::Dnp3Indications(u64::from(*mask)),
+            Condition::Krb5TicketEncryption(types) => Self::Krb5Encryption(types.clone()),
+            Condition::Modbus(modbus) => Self::Modbus(modbus.clone()),
+            Condition::CipService { service, class, attribute } => Self::CipService(*service, *class, *attribute),
             _ => return Ok(None),
         }))
     }
@@ -145,6 +166,9 @@ impl Other {
             Self::State { dir, .. } => Some(*dir),
             Self::CertDate { .. } | Self::CertExpired | Self::CertValid => Some(Direction::ToClient),
             Self::DceIface(..) | Self::DceOpnum(..) | Self::Http2Setting { .. } | Self::Named(..) | Self::NoReply => None,
+            Self::Modbus(_) => Some(Direction::ToServer),
+            Self::Dnp3Indications(_) | Self::Krb5Encryption(_) => Some(Direction::ToClient),
+            Self::DceIface(..) | Self::DceOpnum(..) | Self::Http2Setting { .. } | Self::Dnp3Object(..) | Self::CipService(..) => None,
         }
     }
 
@@ -195,6 +219,27 @@ impl Other {
                 let first = |name| of(name).next().map(u64::cast_signed);
                 first("tls.cert_notbefore").is_some_and(|from| from <= now) && first("tls.cert_notafter").is_some_and(|until| now <= until)
             }),
+            Self::Dnp3Object(object, only) => {
+                let dirs = both.into_iter().filter(|dir| only.is_none_or(|only| only == *dir));
+                dirs.flat_map(|dir| values.named("dnp3.object", dir)).any(|found| found == *object)
+            }
+            Self::Dnp3Indications(mask) => of("dnp3.indications").any(|found| found & mask != 0),
+            Self::Krb5Encryption(wanted) => of("krb5.ticket_encryption").any(|found| {
+                // All but AES and Camellia are weak.
+                let is_strong = matches!(found, 17..=20 | 25 | 26);
+                match wanted {
+                    Krb5Encryption::Weak => !is_strong,
+                    Krb5Encryption::Strong => is_strong,
+                    Krb5Encryption::Types(types) => types.iter().any(|kind| i64::from(*kind) == found.cast_signed()),
+                }
+            }),
+            Self::Modbus(wanted) => is_modbus(wanted, values),
+            Self::CipService(service, class, attribute) => of("enip.cip").any(|found| {
+                let (has_class, has_attribute) = (found & 1 << 41 != 0, found & 1 << 40 != 0);
+                found >> 32 & 0xff == u64::from(*service)
+                    && class.is_none_or(|class| has_class && found >> 16 & 0xffff == u64::from(class))
+                    && attribute.is_none_or(|attribute| has_attribute && found & 0xffff == u64::from(attribute))
+            }),
         };
         match holds {
             true => Decision::Holds,
@@ -202,6 +247,45 @@ impl Other {
             false => Decision::NotYet,
         }
     }
+}
+
+/// Numbers as the parser of Modbus gives them.
+fn is_modbus(wanted: &Modbus, values: &impl Values) -> bool {
+    let of = |name: &'static str| values.named(name, Direction::ToServer);
+    let unit = wanted.unit.is_none_or(|test| of("modbus.unit").any(|found| test.matches(found)));
+    unit && wanted.kind.as_ref().is_none_or(|kind| match kind {
+        ModbusKind::Function { code, subfunction } => of("modbus.function")
+            .any(|found| found >> 16 == u64::from(*code) && subfunction.is_none_or(|subfunction| found & 0xffff == u64::from(subfunction))),
+        ModbusKind::Category { negated, category } => {
+            let mask = match category {
+                ModbusCategory::Assigned => 1,
+                ModbusCategory::Unassigned => 2,
+                ModbusCategory::Public => 3,
+                ModbusCategory::User => 4,
+                ModbusCategory::Reserved => 8,
+                ModbusCategory::All => 15,
+            };
+            of("modbus.category").any(|found| (found & mask != 0) != *negated)
+        }
+        ModbusKind::Access { write, table, address, value } => of("modbus.access").any(|found| {
+            let way = if *write { 2 } else { 1 };
+            let of_table = match table {
+                None => None,
+                Some(ModbusTable::Discretes) => Some(1),
+                Some(ModbusTable::Coils) => Some(2),
+                Some(ModbusTable::Input) => Some(3),
+                Some(ModbusTable::Holding) => Some(4),
+            };
+            let (first, quantity) = (found >> 16 & 0xffff, found >> 32 & 0xffff);
+            let mut addresses = first..first + quantity.max(1);
+            found & way != 0
+                && of_table.is_none_or(|table| found >> 8 & 0xff == table)
+                && address.is_none_or(|test| addresses.any(|address| test.matches(address)))
+                && value.is_none_or(|test| {
+                    of("modbus.written").any(|found| address.is_none_or(|test| test.matches(found >> 16)) && test.matches(found & 0xffff))
+                })
+        }),
+    })
 }
 
 /// `found`: the identifier, a blank, major and minor version.
