@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use bulkhead_rules::condition::{CertDate, DateRelation, DceIface, Effect, FtpDataCommand, HashAlgorithm, TextField};
 use bulkhead_rules::condition::{
-    CertDate, DateRelation, DceIface, Effect, HashAlgorithm, Krb5Encryption, Modbus, ModbusCategory, ModbusKind, ModbusTable, TextField,
+    CertDate, DateRelation, DceIface, Effect, FtpDataCommand, HashAlgorithm, Krb5Encryption, Modbus, ModbusCategory, ModbusKind,
+    ModbusTable, TextField,
 };
 use bulkhead_rules::header::Header;
 use bulkhead_rules::tree::{NumberTest, Relation};
