@@ -168,7 +168,7 @@ impl Other {
             Self::DceIface(..) | Self::DceOpnum(..) | Self::Http2Setting { .. } | Self::Named(..) | Self::NoReply => None,
             Self::Modbus(_) => Some(Direction::ToServer),
             Self::Dnp3Indications(_) | Self::Krb5Encryption(_) => Some(Direction::ToClient),
-            Self::DceIface(..) | Self::DceOpnum(..) | Self::Http2Setting { .. } | Self::Dnp3Object(..) | Self::CipService(..) => None,
+            Self::Dnp3Object(..) | Self::CipService(..) => None,
         }
     }
 
