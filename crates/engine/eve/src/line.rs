@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use bulkhead_ips::applayer::{Dir, Protocol};
 use bulkhead_ips::{
-    AlertEvent, Anomaly, AnomalyEvent, Direction, DropEvent, Endpoint, FileEvent, FlowEndEvent, FlowKey, Record, RuleInfo, Trace,
-    TransactionEvent,
+    AlertEvent, Anomaly, AnomalyEvent, Direction, DropEvent, Endpoint, FileEvent, FlowEndEvent, FlowKey, Midstream, Record, RuleInfo,
+    Trace, TransactionEvent,
 };
 use bulkhead_model::{DropReason, Timestamp, Verdict};
 use bulkhead_net::decode::LinkType;
@@ -332,7 +332,7 @@ fn drop_reason(reason: DropReason) -> &'static str {
         DropReason::Flow => "flow drop",
         DropReason::Malformed => "decode error",
         DropReason::StreamConflict => "stream error",
-        DropReason::Unverifiable => "stream error",
+        DropReason::Unverifiable => "stream midstream",
         DropReason::Cap => "stream memcap",
         DropReason::Segment | DropReason::FailClosed | DropReason::UnknownInterface => "default packet policy",
     }
@@ -393,7 +393,7 @@ pub fn flow(event: &FlowEndEvent, log: &EveLog) -> Value {
     flow.insert("end".into(), json!(event.last.to_string()));
     flow.insert("age".into(), json!(event.last.secs().saturating_sub(event.start.secs())));
     let state = match event.bypassed {
-        Some(_) if !event.passed => "bypassed",
+        Some(_) if !event.passed || event.midstream == Some(Midstream::Bypass) => "bypassed",
         _ if event.key.proto == 6 => event.trace.tcp.flow_state(),
         _ => event.state,
     };
@@ -404,6 +404,9 @@ pub fn flow(event: &FlowEndEvent, log: &EveLog) -> Value {
         flow.insert("action".into(), json!("drop"));
     } else if event.passed {
         flow.insert("action".into(), json!("pass"));
+    }
+    if let Some(policy) = event.midstream {
+        flow.insert("exception_policy".into(), json!([{ "target": "stream_midstream", "policy": policy.name() }]));
     }
     if let Some(count) = event.transactions {
         flow.insert("tx_cnt".into(), json!(count));

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use bulkhead_applayer::{Protocol, Transport as Carrier};
 use bulkhead_ips::{
-    Checksums, DropEvent, DropScope, Endpoint, EngineEvent, FileWants, OnFailure, PacketMeta, Pipeline, PipelineConfig, Reputation,
-    Resources, Ruleset, Source,
+    Checksums, DropEvent, DropScope, Endpoint, EngineEvent, FileWants, Midstream, OnFailure, PacketMeta, Pipeline, PipelineConfig,
+    Reputation, Resources, Ruleset, Source,
 };
 use bulkhead_model::{Timestamp, Verdict};
 use bulkhead_net::decode::{ChecksumState, Decoded, Decoder, FrameMeta, Transport};
@@ -92,6 +92,8 @@ pub struct Replay {
     lines: Vec<(usize, Value)>,
     /// On the packet in hand.
     verdict: Option<Verdict>,
+    /// Flows whose beginning was not seen, by what became of them.
+    midstream: BTreeMap<Midstream, u64>,
     references: Arc<References>,
     /// Files that rules want kept, by their SHA-256.
     stored: Vec<([u8; 32], Vec<u8>)>,
@@ -135,6 +137,7 @@ impl Replay {
             drops_told: HashSet::new(),
             lines: Vec::new(),
             verdict: None,
+            midstream: BTreeMap::new(),
             references: Arc::new(references),
             stored: Vec::new(),
             counts: Counts::default(),
@@ -186,7 +189,10 @@ impl Replay {
     pub fn finish(&mut self) {
         self.pipeline.finish(self.clock);
         self.tell(None);
-        let stats = stats::object(&self.pipeline);
+        let mut stats = stats::object(&self.pipeline);
+        for (policy, flows) in &self.midstream {
+            stats::put(&mut stats, &format!("exception_policy.tcp.midstream.{}", policy.name()), *flows);
+        }
         let mut line = Line::new(self.clock, "stats");
         line.put("stats", stats);
         let line = line.object();
@@ -276,6 +282,9 @@ impl Replay {
                 }
                 EngineEvent::FlowEnd(event) => {
                     self.counts.flows += 1;
+                    if let Some(policy) = event.midstream.filter(|policy| *policy != Midstream::Follow) {
+                        *self.midstream.entry(policy).or_default() += 1;
+                    }
                     self.each_log("flow", |log| Some(line::flow(event, log)));
                 }
             }
@@ -438,9 +447,24 @@ fn pipeline_config(settings: &Settings, logs: &[EveLog], inline: bool) -> Pipeli
     seconds("udp.new", &mut config.flow.udp_new_secs);
     seconds("udp.established", &mut config.flow.udp_established_secs);
     seconds("icmp.new", &mut config.flow.icmp_secs);
+    config.midstream = midstream(settings, inline, config.stream.midstream);
     app(settings, &mut config.app);
     let _ = inline;
     config
+}
+
+/// `stream.midstream-policy`, else `exception-policy`. `auto`: drops where drops are carried out and such flows are not followed.
+fn midstream(settings: &Settings, inline: bool, followed: bool) -> Midstream {
+    let auto = if inline && !followed { Midstream::DropFlow } else { Midstream::Follow };
+    let own = settings.get("stream.midstream-policy").or_else(|| settings.get("exception-policy"));
+    match own.unwrap_or("auto") {
+        "drop-flow" if !followed || inline => Midstream::DropFlow,
+        "reject" if inline => Midstream::Reject,
+        "pass-flow" => Midstream::PassFlow,
+        "bypass" => Midstream::Bypass,
+        "auto" => auto,
+        _ => Midstream::Follow,
+    }
 }
 
 /// What the settings call a protocol.

@@ -22,7 +22,7 @@ pub(crate) use packet::{FrameView, PacketView, inspect_findings, inspect_frame, 
 use crate::app::{AppFault, AppFlow, Apps, Raw, TxMatch, With, app_of};
 use crate::files::FileDone;
 use crate::inspect::{Buffer, Inspection, Steps, Work};
-use crate::outcome::{PipelineConfig, Record, Stats};
+use crate::outcome::{Midstream, PipelineConfig, Record, Stats};
 use crate::prefilter::Carry;
 use crate::rules::{Compiled, Group, RuleId, RuleInfo, Ruleset};
 use crate::tls::TlsWatch;
@@ -53,6 +53,8 @@ pub(crate) struct FlowState {
     /// A pass rule took the flow out of detection; it is followed for the log.
     pub passed: bool,
     pub trace: Trace,
+    /// Its beginning was not seen, and what becomes of it.
+    pub midstream: Option<Midstream>,
     /// To the server, to the client.
     pub depth_reached: [bool; 2],
     pub ip_only_done: [bool; 2],

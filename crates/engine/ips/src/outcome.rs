@@ -49,6 +49,7 @@ pub struct PipelineConfig {
     pub on_unverifiable: OnFailure,
     /// Trust the wire's checksums (`Verify`), or a capture that was taken before they were filled in (`Ignore`).
     pub checksum: Checksums,
+    pub midstream: Midstream,
     pub bypass_no_rule: bool,
     pub bypass_encrypted: bool,
     pub drop_scope: DropScope,
@@ -86,6 +87,7 @@ impl Default for PipelineConfig {
             on_cap: OnFailure::Drop,
             on_unverifiable: OnFailure::Drop,
             checksum: Checksums::Verify,
+            midstream: Midstream::Follow,
             bypass_no_rule: true,
             bypass_encrypted: true,
             drop_scope: DropScope::Flow,
@@ -104,6 +106,32 @@ impl Default for PipelineConfig {
 pub enum OnFailure {
     Pass,
     Drop,
+}
+
+/// What becomes of a connection whose beginning was not seen: Suricata's `midstream-policy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Midstream {
+    /// Judged as far as it can be followed ([`StreamConfig::midstream`]).
+    Follow,
+    DropFlow,
+    Reject,
+    /// No rule is asked.
+    PassFlow,
+    /// Not looked at any more.
+    Bypass,
+}
+
+impl Midstream {
+    /// As EVE writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Follow => "ignore",
+            Self::DropFlow => "drop_flow",
+            Self::Reject => "reject",
+            Self::PassFlow => "pass_flow",
+            Self::Bypass => "bypass",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -382,6 +410,8 @@ pub struct FlowEndEvent {
     /// Its drop was carried out.
     pub dropped: bool,
     pub trace: Trace,
+    /// Its beginning was not seen, and what became of it.
+    pub midstream: Option<Midstream>,
     /// Of its application layer; `None`: none was looked for.
     pub transactions: Option<u64>,
     pub vlan: VlanIds,

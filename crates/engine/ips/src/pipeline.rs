@@ -452,6 +452,24 @@ impl Judge {
         let place = Place { now, meta, key, dir: Some(dir) };
         self.key = Some(key);
 
+        // What is not known from its beginning, where that decides.
+        if found.fresh
+            && packet.tcp().is_some_and(|tcp| !tcp.flags.rst() && !(tcp.flags.syn() && !tcp.flags.ack()))
+            && found.handshake.is_none()
+        {
+            let policy = self.config.midstream;
+            flow.state.midstream = Some(policy);
+            flow.state.passed |= policy == Midstream::PassFlow;
+            if policy == Midstream::Bypass {
+                flow.state.bypassed = Some(BypassReason::Policy);
+            }
+        }
+        if let Some(policy) = flow.state.midstream.filter(|policy| drops(*policy) && meta.protect) {
+            let reason = if found.fresh { DropReason::Unverifiable } else { DropReason::Flow };
+            let verdict = if found.fresh && policy == Midstream::Reject { Verdict::Reject(reason) } else { Verdict::Drop(reason) };
+            return Outcome { flow: Some(key.id), ..Outcome::of(verdict) };
+        }
+
         // Judged before.
         if let Some(info) = &flow.state.condemned
             && meta.protect
@@ -941,8 +959,9 @@ impl Judge {
                 condemned: flow.state.condemned.is_some() || flow.state.would_be_condemned,
                 bypassed: flow.state.bypassed,
                 passed: flow.state.passed || flow.state.bypassed == Some(BypassReason::Policy),
-                dropped: flow.state.condemned.is_some(),
+                dropped: flow.state.condemned.is_some() || flow.state.midstream.is_some_and(drops),
                 trace: flow.state.trace,
+                midstream: flow.state.midstream,
                 transactions: flow.state.transactions,
                 vlan: flow.tuple.vlan,
                 client: flow.state.client,
@@ -1184,6 +1203,10 @@ fn nothing_more(rules: &Ruleset, config: &PipelineConfig, flow: &Flow<FlowState>
     // Asked when the flow is young: headers do not change.
     let young = flow.to_server.packets + flow.to_client.packets <= NO_RULE_PACKETS;
     (config.bypass_no_rule && young && !rules.can_match(flow.tuple.proto, client, server)).then_some(BypassReason::NoRule)
+}
+
+const fn drops(policy: Midstream) -> bool {
+    matches!(policy, Midstream::DropFlow | Midstream::Reject)
 }
 
 /// The verdict that lets less through.

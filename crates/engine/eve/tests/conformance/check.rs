@@ -29,17 +29,46 @@ impl Why {
 /// Events shown beside a filter that fails.
 const NEAREST: usize = 3;
 
-pub fn run(check: &Yaml, logs: &BTreeMap<String, Vec<Value>>, rules_only: bool) -> Outcome {
+/// What was said of the rules.
+#[derive(Debug, Clone, Copy)]
+pub struct Said {
+    pub refused: usize,
+    pub warned: usize,
+}
+
+pub fn run(check: &Yaml, logs: &BTreeMap<String, Vec<Value>>, rules_only: bool, said: Said) -> Outcome {
     let Some((kind, what)) = check.entries().first() else { return Outcome::LeftOut };
     let requires = what.get("requires").or_else(|| check.get("requires"));
     if requires.and_then(unmet).is_some() || unmet(what).is_some_and(|_| what.get("match").is_some()) {
         return Outcome::LeftOut;
     }
     match kind.as_str() {
+        "filter" if is_about_words(what) => words(what, said),
         "filter" => filter(what, logs, rules_only),
         "stats" => stats(what, logs),
         "shell" => Outcome::LeftOut,
         other => Why::of(format!("a check of the kind `{other}`")),
+    }
+}
+
+/// A line of the reference engine's own log.
+fn is_about_words(what: &Yaml) -> bool {
+    let matches = what.get("match").map(Yaml::entries).unwrap_or_default();
+    matches.iter().any(|(key, value)| key.starts_with("engine.") || key == "event_type" && value.text() == Some("engine"))
+}
+
+/// The reference's words are not ours: a rule must be refused where they tell of that, warned of where they warn.
+fn words(what: &Yaml, said: Said) -> Outcome {
+    let matches = what.get("match");
+    let level = matches.and_then(|matches| matches.get("log_level")).and_then(Yaml::text).unwrap_or("Error");
+    let none = what.get("count").and_then(Yaml::text) == Some("0");
+    match level {
+        "Error" if none => Outcome::LeftOut,
+        "Error" if said.refused > 0 => Outcome::Holds,
+        "Error" => Why::of("a rule should be refused".to_owned()),
+        "Warning" if none || said.warned + said.refused > 0 => Outcome::Holds,
+        "Warning" => Why::of("a rule should be warned of".to_owned()),
+        _ => Outcome::LeftOut,
     }
 }
 
