@@ -25,6 +25,8 @@ pub struct AgentPlan<'a> {
     pub config: &'a str,
     /// Text of a rule file, if any; its path is added to the configuration.
     pub rules: &'a str,
+    /// Whether those that come with the program are used besides.
+    pub built_in_rules: bool,
     /// Further arguments of `bulkhead run`.
     pub arguments: &'a [&'a str],
 }
@@ -72,10 +74,11 @@ impl Agent {
         dir.write(
             "conf.d/00-paths.yaml",
             format!(
-                "api:\n  socket: {}\n  metrics: \"off\"\nevents:\n  eve:\n    path: {}\n  store:\n    path: {}\nrules:\n  files: [{}]\n",
+                "api:\n  socket: {}\n  metrics: \"off\"\nevents:\n  eve:\n    path: {}\n  store:\n    path: {}\nrules:\n  built-in: {}\n  files: [{}]\n",
                 socket.display(),
                 at("eve.json"),
                 at("events.db"),
+                plan.built_in_rules,
                 rules.display()
             ),
         );

@@ -38,7 +38,7 @@ impl Host {
 
     fn agent(&self, tag: &str, config: &str) -> Agent {
         let config = format!("{config}inventory:\n  docker: {}\n", self.docker.socket().display());
-        Agent::start(&AgentPlan { tag, host: Some(self.docker.host()), config: &config, rules: RULES, arguments: &[] })
+        Agent::start(&AgentPlan { tag, host: Some(self.docker.host()), config: &config, rules: RULES, ..AgentPlan::default() })
     }
 }
 

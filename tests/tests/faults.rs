@@ -31,7 +31,7 @@ fn alone() -> std::sync::MutexGuard<'static, ()> {
 
 fn start(tag: &str, net: &Net, config: &str, under: &[String]) -> Agent {
     let under: Vec<&str> = under.iter().map(String::as_str).collect();
-    let agent = Agent::start_under(&AgentPlan { tag, host: Some(net.host()), config, rules: RULES, arguments: &[] }, &under);
+    let agent = Agent::start_under(&AgentPlan { tag, host: Some(net.host()), config, rules: RULES, ..AgentPlan::default() }, &under);
     armed(&agent);
     agent
 }

@@ -22,7 +22,7 @@ fn alone() -> std::sync::MutexGuard<'static, ()> {
 }
 
 fn agent(tag: &str, net: &Net, config: &str) -> Agent {
-    let agent = Agent::start(&AgentPlan { tag, host: Some(net.host()), config, rules: RULES, arguments: &[] });
+    let agent = Agent::start(&AgentPlan { tag, host: Some(net.host()), config, rules: RULES, ..AgentPlan::default() });
     wait_until("2 interfaces armed", PATIENCE, || agent.client().status().is_ok_and(|status| status.path.interfaces_armed >= 2));
     agent
 }

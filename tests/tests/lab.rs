@@ -72,7 +72,7 @@ fn with_an_agent_the_attack_is_alerted_then_blocked_and_benign_traffic_is_not() 
     }
     let _turn = turn();
     let host = host("labagent");
-    let agent = Agent::start(&AgentPlan { tag: "labagent", host: Some(host.host()), ..AgentPlan::default() });
+    let agent = Agent::start(&AgentPlan { tag: "labagent", host: Some(host.host()), built_in_rules: true, ..AgentPlan::default() });
     let before = agent.client().policy().expect("the policy in force");
     let output = lab(host.host(), agent.client().socket(), &["--runtime", "namespaces", "-o", "json"]);
     let story = story(&output);
@@ -96,7 +96,13 @@ fn through_docker_the_story_is_the_same() {
     let _turn = turn();
     let socket = docker.socket().display().to_string();
     let config = format!("inventory:\n  docker: {socket}\n");
-    let agent = Agent::start(&AgentPlan { tag: "labdock", host: Some(docker.host()), config: &config, ..AgentPlan::default() });
+    let agent = Agent::start(&AgentPlan {
+        tag: "labdock",
+        host: Some(docker.host()),
+        config: &config,
+        built_in_rules: true,
+        ..AgentPlan::default()
+    });
     let output = lab(docker.host(), agent.client().socket(), &["--runtime", "docker", "--docker-socket", &socket, "-o", "json"]);
     let story = story(&output);
     assert_eq!(story["ok"], Value::Bool(true), "{story:#}");
@@ -115,7 +121,7 @@ fn what_a_killed_lab_left_is_cleaned() {
     let host = host("labkill");
     let dir = TempDir::new("labkill");
     // With an agent the story lasts some seconds: time to kill it in the middle.
-    let agent = Agent::start(&AgentPlan { tag: "labkill", host: Some(host.host()), ..AgentPlan::default() });
+    let agent = Agent::start(&AgentPlan { tag: "labkill", host: Some(host.host()), built_in_rules: true, ..AgentPlan::default() });
     let mut command = Command::new(program());
     command.args(["--socket".as_ref(), agent.client().socket().as_os_str()]).args(["lab", "--runtime", "namespaces"]);
     let mut running = Process::start("bulkhead lab", &mut command, &dir.path().join("lab.log"), |c| {
@@ -143,7 +149,7 @@ fn an_interrupted_lab_is_gone_and_so_is_its_policy() {
     let _turn = turn();
     let host = host("labint");
     let dir = TempDir::new("labint");
-    let agent = Agent::start(&AgentPlan { tag: "labint", host: Some(host.host()), ..AgentPlan::default() });
+    let agent = Agent::start(&AgentPlan { tag: "labint", host: Some(host.host()), built_in_rules: true, ..AgentPlan::default() });
     let mut command = Command::new(program());
     command.args(["--socket".as_ref(), agent.client().socket().as_os_str()]).args(["lab", "--runtime", "namespaces"]);
     let mut running = Process::start("bulkhead lab", &mut command, &dir.path().join("lab.log"), |c| {
@@ -182,7 +188,13 @@ fn run_with_a_lab_tells_the_story_and_ctrl_c_leaves_nothing() {
     }
     let _turn = turn();
     let host = host("labrun");
-    let mut agent = Agent::start(&AgentPlan { tag: "labrun", host: Some(host.host()), arguments: &["--lab"], ..AgentPlan::default() });
+    let mut agent = Agent::start(&AgentPlan {
+        tag: "labrun",
+        host: Some(host.host()),
+        arguments: &["--lab"],
+        built_in_rules: true,
+        ..AgentPlan::default()
+    });
     wait_until("the story ends", Duration::from_secs(60), || agent.process().output().contains("accounted for"));
     let told = agent.process().output();
     assert!(!told.contains('✗'), "{told}");

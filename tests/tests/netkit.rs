@@ -82,7 +82,7 @@ fn the_host_ends_of_netkit_pairs_are_armed() {
         [Err(why), _] | [_, Err(why)] => return not_run(NAME, format!("this kernel makes no netkit pairs: {why}")),
     };
     let mut agent =
-        Agent::start(&AgentPlan { tag: "nkit", host: Some(net.host()), config: "mode: protect\n", rules: RULES, arguments: &[] });
+        Agent::start(&AgentPlan { tag: "nkit", host: Some(net.host()), config: "mode: protect\n", rules: RULES, ..AgentPlan::default() });
     wait_until("both host ends are armed", PATIENCE, || agent.client().status().is_ok_and(|status| status.path.interfaces_armed == 2));
     for ip in [to.v4, to.v6] {
         let (echo, sink) = (Receiver::tcp(&to.netns, 0, Service::Echo), Receiver::tcp(&to.netns, 0, Service::Sink));

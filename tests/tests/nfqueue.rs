@@ -33,7 +33,7 @@ fn alone() -> std::sync::MutexGuard<'static, ()> {
 }
 
 fn agent(tag: &str, net: &Net, config: &str) -> Agent {
-    let agent = Agent::start(&AgentPlan { tag, host: Some(net.host()), config, rules: RULES, arguments: &[] });
+    let agent = Agent::start(&AgentPlan { tag, host: Some(net.host()), config, rules: RULES, ..AgentPlan::default() });
     let status = agent.client().status().expect("status");
     assert!(status.path.kind == PathTechnique::Nfqueue && status.enforcing, "{status:#?}");
     agent

@@ -32,7 +32,7 @@ fn alone() -> std::sync::MutexGuard<'static, ()> {
 }
 
 fn agent(tag: &str, net: &Net, config: &str) -> Agent {
-    Agent::start(&AgentPlan { tag, host: Some(net.host()), config, rules: RULES, arguments: &[] })
+    Agent::start(&AgentPlan { tag, host: Some(net.host()), config, rules: RULES, ..AgentPlan::default() })
 }
 
 fn armed(agent: &Agent, count: u32) {

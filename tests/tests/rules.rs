@@ -32,7 +32,7 @@ fn a_reload_changes_rules_and_keeps_flows_and_a_broken_file_changes_nothing() {
     let (client, server) = (net.node("client"), net.node("server"));
     let echo = Receiver::tcp(&server.netns, 0, Service::Echo);
     let target = SocketAddr::new(server.v4.into(), echo.port);
-    let plan = AgentPlan { tag: "rulesre", host: Some(net.host()), config: "mode: protect\n", rules: RULES, arguments: &[] };
+    let plan = AgentPlan { tag: "rulesre", host: Some(net.host()), config: "mode: protect\n", rules: RULES, ..AgentPlan::default() };
     let agent = Agent::start(&plan);
     assert_eq!(agent.client().status().expect("status").rules.loaded, 3);
     assert!(!arrives(&client.netns, target, b"KEY-THREE", &echo), "the workload is at home");

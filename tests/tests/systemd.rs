@@ -111,7 +111,7 @@ fn the_service_manager_is_told_the_truth() {
     let listener = Listener::start("sdtell");
     let under = ["env".to_owned(), format!("NOTIFY_SOCKET={}", listener.path().display()), "WATCHDOG_USEC=2000000".to_owned()];
     let under: Vec<&str> = under.iter().map(String::as_str).collect();
-    let plan = AgentPlan { tag: "sdtell", host: Some(net.host()), config: "mode: protect\n", rules: RULES, arguments: &[] };
+    let plan = AgentPlan { tag: "sdtell", host: Some(net.host()), config: "mode: protect\n", rules: RULES, ..AgentPlan::default() };
     let mut agent = Agent::launch_under(&plan, &under);
     wait_until("READY=1", PATIENCE, || !listener.times("READY=1").is_empty());
     // In this moment, not after a while: what is armed, and what it does.

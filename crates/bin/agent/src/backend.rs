@@ -16,6 +16,7 @@ use bulkhead_policy::{Fail, OVERRIDES_FILE, PolicySnapshot, Selector, Source, re
 use bulkhead_sys::procfs::Process;
 use serde_json::json;
 
+use crate::builtin;
 use crate::files::{self, Loaded};
 use crate::hold::wall_clock;
 use crate::record::blank;
@@ -541,8 +542,10 @@ fn why(state: &State, event: Event) -> Why {
 /// The line that a rule's source names.
 fn rule_text(source: &str) -> Option<String> {
     let (file, line) = source.rsplit_once(':')?;
-    let bytes = files::read_rules(&PathBuf::from(file)).ok()?;
-    let text = String::from_utf8_lossy(&bytes);
+    let text = match builtin::text(file) {
+        Some(text) => text.to_owned(),
+        None => String::from_utf8_lossy(&files::read_rules(&PathBuf::from(file)).ok()?).into_owned(),
+    };
     text.lines().nth(line.parse::<usize>().ok()?.checked_sub(1)?).map(str::to_owned)
 }
 

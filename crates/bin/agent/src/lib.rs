@@ -4,6 +4,7 @@
 
 mod arm;
 mod backend;
+mod builtin;
 pub mod coverage;
 pub mod datapath;
 mod engine;

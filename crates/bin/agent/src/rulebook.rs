@@ -8,7 +8,7 @@ use bulkhead_ips::{Ruleset, Source};
 use bulkhead_policy::{AbsolutePath, Config};
 use bulkhead_rules::{Action, Beside, Library, Rule, Severity, Variables};
 
-use crate::files;
+use crate::{builtin, files};
 
 /// Problems that are told one by one; the rest is counted.
 const PROBLEMS_MAX: usize = 200;
@@ -23,6 +23,8 @@ pub struct Rulebook {
 /// The files that a configuration names and that are there.
 #[derive(Debug, Default)]
 pub struct RulePaths {
+    /// Name and text of those that come with the program; they are read first.
+    pub built_in: &'static [(&'static str, &'static str)],
     pub rules: Vec<PathBuf>,
     /// In the order in which they are read.
     pub beside: Vec<(Beside, PathBuf)>,
@@ -33,7 +35,8 @@ pub struct RulePaths {
 pub fn rule_paths(config: &Config) -> Result<RulePaths, files::Error> {
     let default = Config::default().rules;
     let rules = &config.rules;
-    let mut paths = RulePaths::default();
+    let built_in = if rules.built_in { builtin::FILES } else { &[] };
+    let mut paths = RulePaths { built_in, ..RulePaths::default() };
     paths.rules = named(&rules.files, &default.files, &mut paths.unmatched)?;
     for (kind, given, default) in [
         (Beside::Classification, &rules.classification, &default.classification),
@@ -100,10 +103,14 @@ pub fn load_all(config: &Config) -> Result<Rulebook, String> {
         note(&mut problems, name, diagnostic);
     }
     let mut parsed: Vec<(String, Vec<Rule>)> = Vec::new();
-    for path in paths.rules {
-        let name = path.display().to_string();
+    let built_in = paths.built_in.iter().map(|(name, text)| Ok(((*name).to_owned(), (*text).to_owned())));
+    let named = paths.rules.into_iter().map(|path| {
         let bytes = files::read_rules(&path).map_err(|error| error.to_string())?;
-        let (file, _) = library.rules(&name, &String::from_utf8_lossy(&bytes));
+        Ok::<_, String>((path.display().to_string(), String::from_utf8_lossy(&bytes).into_owned()))
+    });
+    for text in built_in.chain(named) {
+        let (name, text) = text?;
+        let (file, _) = library.rules(&name, &text);
         counts.unsupported += file.counts.unsupported as u64;
         counts.wrong += file.counts.wrong as u64;
         for diagnostic in &file.diagnostics {

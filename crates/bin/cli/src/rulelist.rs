@@ -3,6 +3,7 @@
 //! They read files as the agent does and need none that runs. `enable` and `disable` write to the files that rule-update tools
 //! use too; what is in force changes with the next reload.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -250,12 +251,13 @@ impl Shelf {
         let mut paths = rule_paths(&config).map_err(|error| Failure::usage(error.to_string(), "see `rules` in the configuration"))?;
         if !from.files.is_empty() {
             paths.rules.clone_from(&from.files);
+            paths.built_in = &[];
         }
         let library = library(paths.beside.iter().map(|(kind, path)| (*kind, path)))?;
         let mut files = Vec::new();
-        for path in &paths.rules {
-            let name = path.display().to_string();
-            let (file, _) = library.rules(&name, &text_of(path)?);
+        for text in texts(&paths) {
+            let (name, text) = text?;
+            let (file, _) = library.rules(&name, &text);
             files.push((name, file));
         }
         let sources: Vec<Source<'_>> = files.iter().map(|(name, file)| Source { name, rules: &file.rules }).collect();
@@ -336,9 +338,7 @@ impl Shelf {
     /// Of the rules as published: those that are edited away count too.
     fn matched(&self, matcher: &edit::Matcher) -> usize {
         let mut count = 0;
-        for path in &self.paths.rules {
-            let Ok(text) = text_of(path) else { continue };
-            let name = path.display().to_string();
+        for (name, text) in texts(&self.paths).flatten() {
             let published = bulkhead_rules::parse(&text);
             count += rules(&published).filter(|(_, rule)| matcher.matches(&name, &format::rule(rule), Some(rule))).count();
             if let edit::Matcher::Sid { gid: 1, sid } = matcher {
@@ -347,6 +347,12 @@ impl Shelf {
         }
         count
     }
+}
+
+/// Name and text of each rule file, those that come with the program first.
+fn texts(paths: &RulePaths) -> impl Iterator<Item = Result<(String, Cow<'static, str>), Failure>> {
+    let built_in = paths.built_in.iter().map(|(name, text)| Ok(((*name).to_owned(), Cow::Borrowed(*text))));
+    built_in.chain(paths.rules.iter().map(|path| Ok((path.display().to_string(), Cow::Owned(text_of(path)?)))))
 }
 
 /// All rules of a file that have a tree, in the order of its lines.

@@ -129,7 +129,7 @@ impl Host {
         let root = dir.path();
         let at = |name: &str| root.join(name).display().to_string();
         let config = format!(
-            "rules: {{files: ['{}'], classification: ['{}'], disable-files: ['{}']}}\n",
+            "rules: {{built-in: false, files: ['{}'], classification: ['{}'], disable-files: ['{}']}}\n",
             at("rules/current/*/*.rules"),
             at("rules/current/*/classification.config"),
             at("disable.conf")

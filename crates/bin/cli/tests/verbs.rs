@@ -373,7 +373,7 @@ alert tcp any any -> any 80 (msg:\"four\"; luajit:x.lua; sid:4; rev:1;)
     let at = |name: &str| dir.path().join(name).display().to_string();
     let reference = file(&dir, "reference.config", "config reference: own https://example.org/\n");
     let config = format!(
-        "rules: {{files: ['{}'], disable-files: ['{}'], enable-files: ['{}'], reference: ['{}']}}\n",
+        "rules: {{built-in: false, files: ['{}'], disable-files: ['{}'], enable-files: ['{}'], reference: ['{}']}}\n",
         rules.display(),
         at("disable.conf"),
         at("enable.conf"),
@@ -422,6 +422,25 @@ alert tcp any any -> any 80 (msg:\"four\"; luajit:x.lua; sid:4; rev:1;)
         assert_eq!(code(&ask(&["disable", wrong])), 2, "{wrong}");
     }
     assert_eq!(read("disable.conf"), "2\nre:shell\n");
+}
+
+#[test]
+fn the_rules_that_come_with_the_program_are_listed_and_can_be_left_out() {
+    let dir = TestDir::new();
+    let listed = |config: &str, words: &[&str]| {
+        let config = file(&dir, "bulkhead.yaml", config);
+        offline(&[&["rules"], words, &["--config", config.to_str().unwrap(), "-o", "json"]].concat())
+    };
+    let loaded = json(&listed("", &["list", "--state", "loaded"]));
+    let loaded = loaded.as_array().unwrap();
+    assert!(loaded.len() >= 150 && loaded.iter().all(|one| one["file"].as_str().unwrap().starts_with("built-in/")));
+    assert_eq!(json(&listed("", &["list"])).as_array().unwrap().len(), loaded.len(), "none is wrong, unsupported or disabled");
+    let shown = json(&listed("", &["show", &loaded[0]["sid"].to_string()]));
+    assert_eq!((&shown[0]["state"], &shown[0]["file"]), (&Value::from("loaded"), &loaded[0]["file"]));
+    assert_eq!(json(&listed("rules: {built-in: false}\n", &["list"])).as_array().unwrap().len(), 0);
+    // Files of one's own are looked at alone.
+    let rules = file(&dir, "own.rules", RULES);
+    assert_eq!(json(&listed("", &["list", "--state", "loaded", "--file", rules.to_str().unwrap()])).as_array().unwrap().len(), 1);
 }
 
 #[test]

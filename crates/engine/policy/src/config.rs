@@ -126,6 +126,8 @@ impl SegmentRule {
 settings! {
     /// Signatures in the Suricata language.
     pub struct Rules as "rules" {
+        /// Whether the rules that come with the program are used (`docs/builtin-rules.md`). They are read before all files.
+        built_in: bool = true;
         /// Rule files, read in the order of their names. Names of files and folders may hold `*`.
         files: Vec<AbsolutePath> = paths(&["/etc/bulkhead/rules/*.rules", "/var/lib/bulkhead/rules/current/*/*.rules"]);
         /// Classes of rules with their priorities (`classification.config`). Of two with one name the first counts.
