@@ -41,6 +41,7 @@
 #define TAG_PORT_MASK 0x0fff
 #define TAG_TO_CONTAINER 0x1000
 #define TAG_GAP 0x2000 /* towards user space: packets of this direction before it passed unseen */
+#define TAG_FOREIGN 0x4000 /* towards user space: somebody else sends in the remote end's name */
 #define TAG_COMMAND_SHIFT 13
 
 /* flow.role */

@@ -508,8 +508,13 @@ static __always_inline int hook(struct __sk_buff *skb, int egress)
 		}
 		if (flow) {
 			struct flow_dir *dir = &flow->dir[d];
-			__sync_fetch_and_add(&dir->returned, 1);
-			if (command == COMMAND_BYPASS_DEPTH) {
+			/* What is dropped alone counts as if it had never been held: `returned` tells whether anything went on. */
+			__sync_fetch_and_add(command == COMMAND_DROP ? &dir->held : &dir->returned, command == COMMAND_DROP ? -1 : 1);
+			/* Fragments, extension headers and protocols without ports share an entry with other conversations of their
+			 * ends: what is said of one of them counts for its packet only. */
+			if (p.odd) {
+				command = command >= COMMAND_DROP ? COMMAND_DROP : COMMAND_ACCEPT;
+			} else if (command == COMMAND_BYPASS_DEPTH) {
 				dir->class_id = CLASS_BYPASS_DEPTH;
 				dir->verdict = VERDICT_PASS;
 			} else if (command == COMMAND_BYPASS_ENCRYPTED || command == COMMAND_BYPASS_POLICY) {
@@ -645,24 +650,37 @@ static __always_inline int hook(struct __sk_buff *skb, int egress)
 
 	__u32 acked = flow->dir[!d].ack;
 	int control = 0; /* nothing in it that an application will read */
+	/* What comes in the remote end's name from elsewhere is judged, and tells nothing of the remote end. */
+	int speaks = !(to_container && mark == MARK_FOREIGN);
 	if (key.protocol == IPPROTO_TCP && !p.odd) {
 		__u32 end = p.seq + p.payload;
 		if (p.tcp_flags & TCP_SYN) {
-			dir->isn = p.seq;
-			dir->next_seq = p.seq + 1;
-			flow->seen |= syn ? SEEN_SYN : SEEN_SYN_ACK;
+			/* Numbers begin with the first SYN of who opened, and with the answer, which also says which SYN it is to. */
+			int opener = !(flow->seen & SEEN_FROM_CONTAINER) == !!to_container;
+			if (speaks && !(flow->seen & SEEN_DATA) && opener == syn && !(syn && flow->seen & SEEN_SYN_ACK)) {
+				dir->isn = p.seq;
+				dir->next_seq = p.seq + 1;
+				flow->seen |= syn ? SEEN_SYN : SEEN_SYN_ACK;
+				if (!syn) {
+					flow->dir[!d].isn = p.ack - 1;
+					flow->dir[!d].next_seq = p.ack;
+				}
+			}
 			control = !hold_syn && !p.payload;
 		} else if (!p.payload) {
 			control = !(p.tcp_flags & (TCP_FIN | TCP_RST | TCP_URG));
 		} else if ((flow->seen & (SEEN_SYN | SEEN_SYN_ACK)) == (SEEN_SYN | SEEN_SYN_ACK) && (__s32)(end - acked) <= 0 &&
-			   !(p.tcp_flags & (TCP_FIN | TCP_RST))) {
+			   !(p.tcp_flags & (TCP_FIN | TCP_RST | TCP_URG))) {
 			control = 1; /* the receiver has acknowledged all of it and will throw it away */
 		} else {
 			flow->seen |= SEEN_DATA;
-			if ((__s32)(end - dir->next_seq) > 0 || !dir->next_seq)
+			if (speaks && ((__s32)(end - dir->next_seq) > 0 || !dir->next_seq))
 				dir->next_seq = end;
 		}
-		if ((p.tcp_flags & TCP_ACK) && ((__s32)(p.ack - dir->ack) > 0 || !dir->ack))
+		/* An acknowledgement of what was never sent says nothing; a FIN counts one. */
+		__u32 sent = flow->dir[!d].next_seq;
+		if (speaks && (p.tcp_flags & TCP_ACK) && (!sent || (__s32)(p.ack - sent) <= 1) &&
+		    ((__s32)(p.ack - dir->ack) > 0 || !dir->ack))
 			dir->ack = p.ack;
 		if (cfg->flags & CFG_HOLD_ALL)
 			control = 0;
@@ -677,7 +695,7 @@ static __always_inline int hook(struct __sk_buff *skb, int egress)
 		in_flight = 0;
 		count(COUNT_INFLIGHT_LEAKED);
 	}
-	if (dir->verdict == VERDICT_PASS && !in_flight && !p.fragment) {
+	if (dir->verdict == VERDICT_PASS && !in_flight && (!p.odd || (port->flags & PORT_BYPASS && !p.fragment))) {
 		account(&key, flow->remote, to_container, &p, dir->class_id, bytes);
 		return pass(skb, to_container, out_mark);
 	}
@@ -713,6 +731,8 @@ static __always_inline int hook(struct __sk_buff *skb, int egress)
 		flow->seen &= ~(SEEN_GAP << d);
 		tag |= TAG_GAP;
 	}
+	if (!speaks)
+		tag |= TAG_FOREIGN;
 	__sync_fetch_and_add(&dir->held, 1);
 	__sync_fetch_and_add(&fill->held, 1);
 	dir->held_ns = now;

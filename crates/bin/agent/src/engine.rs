@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use bulkhead_bpf::layout::{AddrKey, FlowKey, port_flags, seen};
 use bulkhead_bpf::path::PathMaps;
 use bulkhead_ips::{
-    AlertEvent, Anomaly, ChecksumState, Checksums, DropEvent, EngineEvent, FlowEndEvent, Handshake, HomeSide, LinkType, OnFailure, Origin,
-    Outcome, PacketMeta, Pipeline, PipelineConfig, RuleInfo, Ruleset, Tuple,
+    AcrossFlows, AlertEvent, Anomaly, ChecksumState, Checksums, DropEvent, EngineEvent, FlowEndEvent, Handshake, HomeSide, LinkType,
+    OnFailure, Origin, Outcome, PacketMeta, Pipeline, PipelineConfig, RuleInfo, Ruleset, Tuple, ZONE_SIDE,
 };
 use bulkhead_model::event::{Anomaly as AnomalyRecord, Dropped};
 use bulkhead_model::{Alert, AlertAction, BypassReason, DropReason, Event, EventBody, FlowRecord, Mode, Timestamp, Verdict, WorkloadId};
@@ -60,8 +60,6 @@ impl EngineSettings {
         pipeline.app_memory_max /= shards;
         pipeline.defrag.bytes_max /= shards;
         pipeline.events_max = (pipeline.events_max / shards).max(64);
-        pipeline.thresholds_max /= shards;
-        pipeline.host_bits_max /= shards;
         pipeline
     }
 }
@@ -82,8 +80,9 @@ impl Engine {
     pub fn new(settings: &EngineSettings, rules: Arc<Ruleset>, workers: usize, registry: Registry, recorder: Recorder) -> Self {
         let count = workers.max(1) * SHARDS_PER_WORKER;
         let sharding = Sharding::new(count, &settings.pipeline.decode);
-        let shards =
-            (0..count).map(|shard| Mutex::new(Pipeline::new(settings.shard(count), Arc::clone(&rules), sharding.seed(shard)))).collect();
+        let across = Arc::new(AcrossFlows::new(&settings.pipeline));
+        let made = |shard| Pipeline::among(settings.shard(count), Arc::clone(&rules), sharding.seed(shard), Arc::clone(&across));
+        let shards = (0..count).map(|shard| Mutex::new(made(shard))).collect();
         Self { shards, sharding, registry, recorder, maps: OnceLock::new(), ruleset: RwLock::new(rules), epoch: AtomicU64::new(1) }
     }
 
@@ -252,11 +251,12 @@ impl Judge for Engine {
         let (src, dst) = ends(&directory, &held, glance.as_ref());
         let meta = PacketMeta {
             // A flow has one owner on the tcx path; on the fallback path each end's packets come from its own interface.
-            zone: if held.link == Link::Ethernet { u32::from(held.port) } else { 0 },
+            zone: if held.link == Link::Ethernet { u32::from(held.port) | side(&held, glance.as_ref()) } else { 0 },
             link: if held.link == Link::Ethernet { LinkType::Ethernet } else { LinkType::RawIp },
             checksum: if held.verified { ChecksumState::Verified } else { ChecksumState::Unknown },
             gso: held.frame.len() > 1600,
             gap: held.gap,
+            foreign: held.foreign,
             epoch: self.epoch.load(Ordering::Relaxed),
             src,
             dst,
@@ -322,6 +322,12 @@ fn home(held: &Held<'_>, src: WorkloadId, dst: WorkloadId) -> HomeSide {
     }
 }
 
+/// As the kernel tier keys flows by side: a container that sends in the name of its peer is not that peer.
+fn side(held: &Held<'_>, glance: Option<&Glance>) -> u32 {
+    let higher = glance.is_some_and(|glance| if held.to_container { glance.dst > glance.src } else { glance.src > glance.dst });
+    if higher { ZONE_SIDE } else { 0 }
+}
+
 /// The kernel's flow entry tells what came before the first held packet.
 struct KernelOrigin<'a> {
     maps: Option<&'a PathMaps>,
@@ -352,10 +358,9 @@ impl Origin for KernelOrigin<'_> {
         }
         let container_is_client = flow.seen & seen::FROM_CONTAINER != 0;
         let (client, server) = if container_is_client { (0, 1) } else { (1, 0) };
-        // The initial number is the next one to be judged only where nothing has been held before this packet and nothing
-        // passed unjudged; else the stream is followed from here on.
-        let here = usize::from(self.held.to_container);
-        let untouched = |dir: usize| flow.seen & seen::FAILED == 0 && flow.dir[dir].held <= u32::from(dir == here);
+        // The initial number is the next one to be judged where nothing has been let go yet and nothing passed unjudged; else
+        // the stream is followed from here on. What is held behind this packet (a sender does not wait) changes nothing.
+        let untouched = |dir: usize| flow.seen & seen::FAILED == 0 && flow.dir[dir].returned == 0;
         let next = |dir: usize, flag: u8| (flow.seen & flag != 0 && untouched(dir)).then(|| flow.dir[dir].isn.wrapping_add(1));
         Some(Handshake {
             source_is_client: container_is_client != self.held.to_container,

@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn a_frame_survives_losing_and_regaining_its_tag() {
         let plain = syn();
-        let tag = Tag { port: 77, to_container: true, gap: true };
+        let tag = Tag { port: 77, to_container: true, gap: true, foreign: true };
         let mut held = tagged([vec![0; VNET_BYTES], plain.clone()].concat(), tag);
         let original = held.clone();
         assert_eq!(untag(&mut held), Some(tag));

@@ -88,6 +88,8 @@ pub struct Held<'a> {
     pub verified: bool,
     /// Packets of this flow and direction passed unseen before it.
     pub gap: bool,
+    /// The remote end's name is on it, and it is not the remote end's.
+    pub foreign: bool,
     pub link: Link,
     pub frame: &'a [u8],
 }
@@ -377,6 +379,7 @@ impl Worker {
                     to_container: tag.to_container,
                     verified,
                     gap: tag.gap,
+                    foreign: tag.foreign,
                     link: Link::Ethernet,
                     frame: frame::frame(held),
                 },

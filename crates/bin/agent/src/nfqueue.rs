@@ -778,6 +778,7 @@ impl Worker {
                     to_container: port.is_some_and(|(_, to_container)| to_container),
                     verified: packet.csum_not_ready || !packet.csum_not_verified,
                     gap: false,
+                    foreign: false,
                     link: Link::Ip,
                     frame: packet.payload,
                 };

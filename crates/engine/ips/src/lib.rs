@@ -9,6 +9,7 @@
 //! Bytes, times and seeds come in; verdicts and events go out. An engine never learns what a workload is.
 #![forbid(unsafe_code)]
 
+mod across;
 mod addresses;
 mod app;
 mod backtrack;
@@ -34,8 +35,9 @@ mod trace;
 pub mod transaction;
 mod transform;
 
+pub use across::AcrossFlows;
 pub use bulkhead_applayer as applayer;
-pub use bulkhead_net::flow::{Direction, Endpoint, FlowEnd, Handshake, Origin, Tuple};
+pub use bulkhead_net::flow::{Direction, Endpoint, FlowEnd, Handshake, Origin, Tuple, ZONE_SIDE};
 pub use bulkhead_net::{ChecksumState, LinkType};
 pub use files::{FILES_PER_TRANSACTION_MAX, File, FileWants};
 pub use outcome::*;

@@ -160,6 +160,8 @@ pub struct PacketMeta {
     pub gso: bool,
     /// Packets of this flow and direction passed unseen before this one.
     pub gap: bool,
+    /// Its sender is known not to be the end whose address it carries: its bytes are judged, and what it acknowledges is nothing.
+    pub foreign: bool,
     /// The kernel's number for the conversation, 0 when it has none: see `FlowTable::lookup`.
     pub epoch: u64,
     pub src: WorkloadId,
@@ -180,6 +182,7 @@ impl PacketMeta {
             checksum: ChecksumState::Unknown,
             gso: false,
             gap: false,
+            foreign: false,
             epoch: 0,
             src: WorkloadId::WORLD,
             dst: WorkloadId::WORLD,

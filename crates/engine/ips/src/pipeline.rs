@@ -31,17 +31,17 @@ use bulkhead_rules::tree::{FlowbitsOperation, NumberTest};
 
 use conditions::{apply_flowbits, apply_flowints, ask_thresholds, conditions_hold};
 
+use crate::across::AcrossFlows;
 use crate::app::{AppFault, AppFlow, Apps, Raw, With};
 use crate::detect::{
     End, FlowState, FrameView, PacketView, Scratch, StreamInspector, follows, index, inspect_findings, inspect_frame, inspect_packet,
     number_holds,
 };
 use crate::files::FileDone;
-use crate::hosts::HostBits;
 use crate::outcome::*;
 use crate::raised::Findings;
 use crate::rules::{Compiled, FlowintStep, RuleInfo, Ruleset};
-use crate::threshold::{Answer, Thresholds};
+use crate::threshold::Answer;
 
 /// Packets of a flow at which it is asked whether any rule can match it: the handshake and a few more.
 const NO_RULE_PACKETS: u64 = 8;
@@ -66,8 +66,7 @@ struct Judge {
     flows: FlowTable<FlowState>,
     streams: Reassembler,
     ended: Vec<EndedFlow<FlowState>>,
-    thresholds: Thresholds,
-    hosts: HostBits,
+    across: Arc<AcrossFlows>,
     apps: Apps,
     scratch: Scratch,
     /// Ends of the packet in hand, once they are known.
@@ -138,6 +137,12 @@ fn verdict_of(fault: Fault, config: &PipelineConfig) -> Verdict {
 impl Pipeline {
     /// `seed` must be unpredictable for whoever sends packets.
     pub fn new(config: PipelineConfig, rules: Arc<Ruleset>, seed: u64) -> Self {
+        let across = Arc::new(AcrossFlows::new(&config));
+        Self::among(config, rules, seed, across)
+    }
+
+    /// One of several among which flows are divided.
+    pub fn among(config: PipelineConfig, rules: Arc<Ruleset>, seed: u64, across: Arc<AcrossFlows>) -> Self {
         // The second word only has to differ (splitmix64's increment).
         let mut apps = Apps::new(config.app.clone());
         apps.want(&rules, config.transactions, config.files);
@@ -150,8 +155,7 @@ impl Pipeline {
                 flows: FlowTable::new(config.flow.clone(), seeds),
                 streams: Reassembler::new(config.stream.clone()),
                 ended: Vec::new(),
-                thresholds: Thresholds::new(config.thresholds_max),
-                hosts: HostBits::new(config.host_bits_max),
+                across,
                 apps,
                 scratch: Scratch::default(),
                 key: None,
@@ -235,6 +239,9 @@ impl Pipeline {
         if packet.checksum_invalid() {
             self.judge.found(now, meta, &packet, Events::NONE);
             return Outcome::of(verdict_of(Fault::Checksum, &self.judge.config));
+        }
+        if packet.ip.refused && meta.protect {
+            return Outcome::of(verdict_of(Fault::Malformed, &self.judge.config));
         }
         let outcome = if packet.ip.fragment.is_some() {
             self.fragment(now, meta, &packet, origin)
@@ -483,6 +490,15 @@ impl Judge {
             return Outcome { flow: Some(key.id), ..Outcome::of(Verdict::BypassFlow(reason)) };
         }
 
+        // A SYN with data has come by here, and its answer not.
+        if let Some(stream) = flow.tcp.as_mut()
+            && stream.awaits_answer()
+            && packet.tcp().is_some_and(|tcp| !tcp.flags.syn())
+            && let Some(next) = origin.handshake(&tuple).and_then(|handshake| handshake.server_next)
+        {
+            stream.answered(next);
+        }
+
         // A packet that only completes a handshake is not of an established connection yet; one that brings bytes is.
         let established_before = flow.tcp.as_ref().is_some_and(|stream| stream.is_established());
 
@@ -492,6 +508,7 @@ impl Judge {
         let mut segment = SegmentOutcome::Ignored(Ignored::NoSession);
         if let (Some(tcp), Some(stream)) = (packet.tcp(), flow.tcp.as_mut()) {
             stream.set_enforce(meta.protect);
+            stream.set_hearsay(meta.foreign);
             let state = &mut flow.state;
             let mut inspector = StreamInspector {
                 rules: &self.rules,
@@ -561,7 +578,11 @@ impl Judge {
 
         // Conditions of the rules whose contents hold, in the rules' order.
         let established = match &flow.tcp {
-            Some(stream) => established_before || (stream.is_established() && !packet.payload.is_empty()),
+            // Bytes that a SYN brings into the stream are the connection's: when they come again they are not judged again.
+            Some(stream) => {
+                let into_stream = matches!(segment, SegmentOutcome::Accept { delivered } if delivered > 0);
+                established_before || ((stream.is_established() || into_stream) && !packet.payload.is_empty())
+            }
             None => flow.to_server.packets > 0 && flow.to_client.packets > 0,
         };
         if flow.state.passed {
@@ -817,7 +838,7 @@ impl Judge {
             };
             // The protocol of a transaction's flow may have changed since.
             let spoken = || found.tx.is_some() || rule.apps == u64::MAX;
-            let reads = |bit| self.hosts.holds(place.now, bit, (from.0, to.0));
+            let reads = |bit| self.across.hosts().holds(place.now, bit, (from.0, to.0));
             if !conditions_hold(rule, place, at, flow.as_deref())
                 || !rule.hostbits.iter().all(reads)
                 || !rule.ipreps.iter().all(|asked| rules.reputation().holds(asked, from.0, to.0))
@@ -856,13 +877,22 @@ impl Judge {
                 };
                 app.store((scope != FileScope::Flow).then_some(tx.id), dirs);
             }
-            for bit in &rule.hostbits {
-                self.hosts.write(place.now, bit, (from.0, to.0));
+            if !rule.hostbits.is_empty() {
+                let mut hosts = self.across.hosts();
+                let before = hosts.refused;
+                rule.hostbits.iter().for_each(|bit| hosts.write(place.now, bit, (from.0, to.0)));
+                self.stats.host_bits_refused += hosts.refused - before;
             }
-            self.stats.host_bits_refused = self.hosts.refused;
             decision.bypassed |= rule.bypass;
-            let answer = ask_thresholds(&mut self.thresholds, rule, place, from.0, to.0);
-            self.stats.thresholds_refused = self.thresholds.refused;
+            let answer = if rule.thresholds.is_empty() {
+                Answer::Alert
+            } else {
+                let mut thresholds = self.across.thresholds();
+                let before = thresholds.refused;
+                let answer = ask_thresholds(&mut thresholds, rule, place, from.0, to.0);
+                self.stats.thresholds_refused += thresholds.refused - before;
+                answer
+            };
             let action = rule.info.action;
             if answer == Answer::NotYet {
                 self.stats.alerts_suppressed += 1;

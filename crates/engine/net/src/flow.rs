@@ -52,10 +52,15 @@ pub struct Endpoint {
     pub port: u16,
 }
 
+/// Of a zone: set by a caller that knows which end of a packet is its own, whatever the packet's addresses say, where that end has
+/// the higher address. So what one end sends in the name of the other is not of their flow.
+pub const ZONE_SIDE: u32 = 1 << 31;
+
 /// Ends, protocol and place of a packet, as it travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tuple {
-    /// Where these addresses mean something: an address may occur in several networks. Given by the caller.
+    /// Where these addresses mean something: an address may occur in several networks. Given by the caller, perhaps with
+    /// [`ZONE_SIDE`].
     pub zone: u32,
     pub proto: u8,
     pub vlan: crate::decode::VlanIds,

@@ -339,6 +339,8 @@ pub struct Tag {
     pub to_container: bool,
     /// Towards user space: packets of this flow and direction before it passed unseen.
     pub gap: bool,
+    /// Somebody else sent it in the remote end's name.
+    pub foreign: bool,
 }
 
 /// What user space says of a held packet.
@@ -360,7 +362,7 @@ impl Tag {
     pub const PROTOCOL: u16 = 0x88a8;
 
     pub const fn parse(tci: u16) -> Self {
-        Self { port: tci & 0x0fff, to_container: tci & 0x1000 != 0, gap: tci & 0x2000 != 0 }
+        Self { port: tci & 0x0fff, to_container: tci & 0x1000 != 0, gap: tci & 0x2000 != 0, foreign: tci & 0x4000 != 0 }
     }
 
     pub const fn encode(self, command: Command) -> u16 {
@@ -398,10 +400,10 @@ mod tests {
 
     #[test]
     fn a_tag_carries_port_direction_and_command() {
-        let tag = Tag { port: 4095, to_container: true, gap: true };
+        let tag = Tag { port: 4095, to_container: true, gap: true, foreign: true };
         assert_eq!(Tag::parse(tag.encode(Command::Inject)), tag);
-        assert_eq!(Tag::parse(0x3fff), tag);
-        assert_eq!(Tag::parse(0x1fff), Tag { gap: false, ..tag });
+        assert_eq!(Tag::parse(0x7fff), tag);
+        assert_eq!(Tag::parse(0x1fff), Tag { gap: false, foreign: false, ..tag });
         assert_eq!(tag.encode(Command::Reject) >> 13, 6);
     }
 }

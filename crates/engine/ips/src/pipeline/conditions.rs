@@ -1,6 +1,7 @@
 //! What of a rule is neither header nor content: the flow's state, its bits and counters, and how often it may speak.
 
 use super::*;
+use crate::threshold::Thresholds;
 
 /// What of a rule is neither header nor content.
 pub(super) fn conditions_hold(rule: &Compiled, place: Place<'_>, at: Option<At>, flow: Option<&Flow<FlowState>>) -> bool {

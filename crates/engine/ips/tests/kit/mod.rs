@@ -152,6 +152,7 @@ impl Bench {
             dst: WorkloadId(3),
             home: HomeSide { source: at_home(26), destination: at_home(30) },
             gap: std::mem::take(&mut self.gap),
+            foreign: false,
             ..PacketMeta::captured(LinkType::Ethernet, frame.len() as u32, self.protect)
         };
         let outcome = self.pipeline.packet(self.now, &meta, frame, &mut ());

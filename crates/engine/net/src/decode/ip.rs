@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{DecodeEvent, Decoded, EXTENSION_HEADERS_MAX, Events, Layer, Packet, VlanIds, transport};
+use super::{DecodeEvent, Decoded, EXTENSION_HEADERS_MAX, Events, Layer, Packet, VlanIds, refused, transport};
 use crate::checksum;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,6 +38,8 @@ pub struct Ip<'a> {
     pub payload: &'a [u8],
     /// IPv6: one bit per kind of extension header seen, by `1 << (next header & 63)`.
     pub extensions: u64,
+    /// Linux throws it away for its options or extension headers.
+    pub refused: bool,
 }
 
 /// Where a fragment lies in its datagram.
@@ -101,9 +103,8 @@ pub(super) fn decode_v4<'a>(layer: Layer<'a>, bytes: &'a [u8], mut events: Event
     if layer.verifies_ipv4_header() && !checksum::valid(header, 0) {
         events.insert(DecodeEvent::Ipv4InvalidChecksum);
     }
-    if let Some(options) = header.get(IPV4_HEADER..)
-        && !options.is_empty()
-    {
+    let options = header.get(IPV4_HEADER..).unwrap_or_default();
+    if !options.is_empty() {
         ipv4_options(options, &mut events);
     }
     let frag = u16::from_be_bytes([head[6], head[7]]);
@@ -123,6 +124,7 @@ pub(super) fn decode_v4<'a>(layer: Layer<'a>, bytes: &'a [u8], mut events: Event
         header,
         payload,
         extensions: 0,
+        refused: refused::ipv4_options(options),
     };
     transport::decode(layer, ip, events)
 }
@@ -238,6 +240,7 @@ pub(super) fn decode_v6<'a>(layer: Layer<'a>, bytes: &'a [u8], events: Events) -
         header: bytes.get(..IPV6_HEADER).unwrap_or_default(),
         payload: body,
         extensions: 0,
+        refused: false,
     };
     extensions(layer, ip, bytes.get(..IPV6_HEADER + len).unwrap_or_default(), events)
 }
@@ -296,6 +299,7 @@ fn extensions<'a>(layer: Layer<'a>, mut ip: Ip<'a>, whole: &'a [u8], mut events:
             return layer.malformed_ip(DecodeEvent::Ipv6TruncExthdr, events, Some((ip.src, ip.dst, kind)));
         };
         ip.extensions |= 1 << (kind & 63);
+        ip.refused |= refused::ipv6_header(kind, body, at == IPV6_HEADER);
         let next = body.first().copied().unwrap_or(PROTO_NONE);
         match kind {
             PROTO_HOP_BY_HOP => options(

@@ -15,6 +15,7 @@
 mod event;
 mod ip;
 mod link;
+mod refused;
 mod transport;
 mod tunnel;
 

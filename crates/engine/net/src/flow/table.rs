@@ -3,7 +3,8 @@
 use bulkhead_model::Timestamp;
 
 use super::{
-    CLASSES, Class, Counts, Direction, EVICTION_ORDER, EndedFlow, Flow, FlowConfig, FlowEnd, FlowStats, Found, Origin, Tuple, hash,
+    CLASSES, Class, Counts, Direction, EVICTION_ORDER, EndedFlow, Flow, FlowConfig, FlowEnd, FlowStats, Found, Origin, Tuple, ZONE_SIDE,
+    hash,
 };
 use crate::decode::Packet;
 
@@ -102,8 +103,9 @@ impl<S> FlowTable<S> {
         ended: &mut Vec<EndedFlow<S>>,
         make: impl FnOnce(&Tuple) -> S,
     ) -> Found {
+        // An error may come from a third party: whose side it quotes is not said.
         if let Some(quoted) = Tuple::quoted(zone, packet)
-            && let Some((flow, towards)) = self.find(&quoted)
+            && let Some((flow, towards)) = self.find(&quoted).or_else(|| self.find(&Tuple { zone: quoted.zone ^ ZONE_SIDE, ..quoted }))
         {
             self.stats.related += 1;
             return Found { flow, dir: towards.opposite(), fresh: false, handshake: None, related: true };
@@ -438,7 +440,14 @@ fn direction<S>(flow: &Flow<S>, tuple: &Tuple) -> Direction {
 fn roles(tuple: &Tuple, packet: &Packet<'_>, origin: &mut impl Origin) -> (bool, Option<super::Handshake>, bool) {
     let Some(tcp) = packet.tcp() else { return (true, None, false) };
     if tcp.flags.syn() {
-        return (!tcp.flags.ack(), None, !tcp.flags.ack());
+        if !tcp.flags.ack() {
+            return (true, None, true);
+        }
+        // Who opened answers nobody: a client that sends such a segment wants to be taken for the server.
+        return match origin.handshake(tuple).filter(|handshake| handshake.source_is_client) {
+            Some(handshake) => (true, Some(handshake), true),
+            None => (false, None, false),
+        };
     }
     match origin.handshake(tuple) {
         Some(handshake) => (handshake.source_is_client, Some(handshake), true),

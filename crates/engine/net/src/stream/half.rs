@@ -63,6 +63,8 @@ pub(super) struct Half {
     /// The same, once it was seen.
     fin_seen: Option<u64>,
     urgent: Option<u64>,
+    /// The same, also when it was left out already.
+    last_mark: Option<u64>,
     urgent_marks: u32,
     syn_timestamp: bool,
     /// (TSval, when it came): `ts_recent` of the receiver.
@@ -316,6 +318,16 @@ impl Half {
             Ok(mark) => mark,
             Err(refused) => return SegmentOutcome::Refused(refused),
         };
+        // `tcp_urg` comes before the bytes are looked at, and behind `tcp_sequence`: whether a segment that is not the next one
+        // gets there depends on what the receiver has acknowledged, and on its window.
+        // It may also lack what was judged and then lost.
+        let mark = self.position(tcp.seq) + u64::from(tcp.urgent.saturating_sub(1));
+        let is_next = start <= self.next && (end > self.next || start == self.next);
+        let is_certain = if urgent.is_some() { is_next } else { mark < self.acked || self.last_mark == Some(mark) };
+        if enforce && tcp.flags.urg() && config.urgent == UrgentPolicy::OutOfBand && !is_certain {
+            return SegmentOutcome::Refused(Refused::Urgent);
+        }
+        let urgent = urgent.filter(|_| end >= self.acked);
         if end == start {
             self.mark_urgent(urgent);
             return SegmentOutcome::Accept { delivered: 0 };
@@ -336,6 +348,7 @@ impl Half {
             return SegmentOutcome::Conflict { acked: end <= self.acked };
         }
         if end <= self.next {
+            self.mark_urgent(urgent);
             return self.repeated(start, payload);
         }
         if self.fin.is_some() {
@@ -601,6 +614,7 @@ impl Half {
     fn mark_urgent(&mut self, mark: Option<u64>) {
         if mark.is_some() {
             self.urgent = mark;
+            self.last_mark = mark;
             self.urgent_marks += 1;
         }
     }

@@ -307,6 +307,7 @@ pub struct TcpStream {
     to_client: Half,
     phase: Phase,
     enforce: bool,
+    hearsay: bool,
     /// Both SYNs had the option, one had not, or not known.
     timestamps: Option<bool>,
     signed: Option<bool>,
@@ -340,6 +341,7 @@ impl Reassembler {
             to_client: Half::default(),
             phase: Phase::New,
             enforce,
+            hearsay: false,
             timestamps: None,
             signed: None,
             scales: None,
@@ -428,6 +430,11 @@ impl TcpStream {
         matches!(self.phase, Phase::Established | Phase::Closing | Phase::Closed)
     }
 
+    /// Whether segments from here on come from somebody else than the end they name. What they acknowledge is not that end's word.
+    pub const fn set_hearsay(&mut self, hearsay: bool) {
+        self.hearsay = hearsay;
+    }
+
     /// Switches between enforcing and observing, from the next segment on.
     pub const fn set_enforce(&mut self, enforce: bool) {
         self.enforce = enforce;
@@ -491,6 +498,20 @@ impl TcpStream {
     pub fn acknowledged(&mut self, dir: Direction, ack: u32) {
         let (half, _, _) = self.halves(dir);
         half.acknowledged(ack);
+    }
+
+    /// A SYN was seen here, and its answer by somebody else only.
+    pub fn awaits_answer(&self) -> bool {
+        self.phase == Phase::SynSent && self.to_server.saw_syn() && !self.to_client.is_started()
+    }
+
+    /// The answer's next number, told by who saw it.
+    pub fn answered(&mut self, server_next: u32) {
+        if self.awaits_answer() {
+            self.to_client.start_at(server_next);
+            self.to_client.known_syn();
+            self.phase = Phase::Established;
+        }
     }
 
     /// Whether this segment belongs to a new connection between the same ends, so that this one is over: a SYN
@@ -564,7 +585,7 @@ impl TcpStream {
             }
         }
         let enforce = self.enforce;
-        let timestamps = self.timestamps;
+        let (timestamps, hearsay) = (self.timestamps, self.hearsay);
         // A SYN's window is never scaled.
         let shift = match (self.scales, dir) {
             (Some(_), _) if tcp.flags.syn() => Some(0),
@@ -579,11 +600,12 @@ impl TcpStream {
             return SegmentOutcome::Ignored(Ignored::Paws);
         }
         if tcp.flags.ack()
+            && !hearsay
             && let Err(ignored) = other.take_ack(dir.opposite(), tcp.ack, half.is_predicted(tcp), enforce, config, stats, budget, sink)
         {
             return SegmentOutcome::Ignored(ignored);
         }
-        if let Some(shift) = shift {
+        if let Some(shift) = shift.filter(|_| !hearsay) {
             other.take_window(tcp, shift);
         }
         let keeps_timestamp = timestamps != Some(false) && half.takes_timestamp(tcp);
@@ -642,6 +664,8 @@ impl TcpStream {
         let phase = self.phase;
         let (half, other, _) = self.halves(dir);
         let begins = half.begins_at(next);
+        // Who opened answers nobody, but in a simultaneous open, with the number of its SYN.
+        let answers = dir == Direction::ToClient || !half.saw_syn();
         if tcp.flags.ack() {
             match phase {
                 Phase::New => {
@@ -650,12 +674,12 @@ impl TcpStream {
                     }
                     other.start_at(tcp.ack);
                 }
-                Phase::SynSent | Phase::SynReceived if !half.is_started() || half.may_restart() || begins => {
+                Phase::SynSent | Phase::SynReceived if !half.is_started() || (answers && half.may_restart()) || begins => {
                     if !other.syn_is_acked_by(tcp.ack) {
                         return Err(SegmentOutcome::Ignored(Ignored::HandshakeAck));
                     }
                 }
-                Phase::Established if half.may_restart() && other.syn_is_acked_by(tcp.ack) => {}
+                Phase::Established if answers && half.may_restart() && other.syn_is_acked_by(tcp.ack) => {}
                 Phase::SynSent | Phase::SynReceived | Phase::Established | Phase::Closing | Phase::Closed => {
                     return Err(if begins {
                         SegmentOutcome::Accept { delivered: 0 }
