@@ -7,6 +7,7 @@
 
 pub mod agent;
 pub mod cgroup;
+pub mod dice;
 pub mod docker;
 pub mod host;
 pub mod net;

@@ -224,6 +224,7 @@ pub struct Tcp {
     /// [`SYN`] and the others, joined.
     pub flags: u8,
     pub window: u16,
+    pub urgent: u16,
     /// Padded with zeros to a multiple of four.
     pub options: Vec<u8>,
 }
@@ -233,10 +234,11 @@ pub const SYN: u8 = 2;
 pub const RST: u8 = 4;
 pub const PSH: u8 = 8;
 pub const ACK: u8 = 16;
+pub const URG: u8 = 32;
 
 impl Tcp {
     pub fn new(src_port: u16, dst_port: u16, flags: u8) -> Self {
-        Self { src_port, dst_port, seq: 1000, ack: 0, flags, window: 64_240, options: Vec::new() }
+        Self { src_port, dst_port, seq: 1000, ack: 0, flags, window: 64_240, urgent: 0, options: Vec::new() }
     }
 
     pub fn segment(&self, src: IpAddr, dst: IpAddr, payload: &[u8]) -> Vec<u8> {
@@ -247,7 +249,8 @@ impl Tcp {
         s.extend_from_slice(&self.ack.to_be_bytes());
         s.extend_from_slice(&[((5 + options.len() / 4) as u8) << 4, self.flags]);
         s.extend_from_slice(&self.window.to_be_bytes());
-        s.extend_from_slice(&[0; 4]);
+        s.extend_from_slice(&[0; 2]);
+        s.extend_from_slice(&self.urgent.to_be_bytes());
         s.extend_from_slice(&options);
         s.extend_from_slice(payload);
         let sum = transport_checksum(src, dst, TCP, &s);

@@ -106,6 +106,8 @@ pub enum Service {
     Sink,
     /// Sends everything back.
     Echo,
+    /// Reads to the end and answers with a page.
+    Page,
 }
 
 /// A server inside a namespace, which keeps what it got. Stops when dropped.
@@ -406,12 +408,18 @@ fn serve(mut stream: TcpStream, service: Service, got: &Mutex<Vec<Vec<u8>>>, sto
     let mut bytes = Vec::new();
     let mut buffer = vec![0; 65_536];
     let mut sound = set.iter().all(Result::is_ok);
+    let page = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 6\r\nConnection: close\r\n\r\nserved";
     while sound && !stop.load(Ordering::Relaxed) {
         match stream.read(&mut buffer) {
-            Ok(0) => break,
+            Ok(0) => {
+                if service == Service::Page {
+                    let _ = stream.write_all(page); // the other side may be gone
+                }
+                break;
+            }
             Ok(n) => {
                 bytes.extend_from_slice(&buffer[..n]);
-                sound = service == Service::Sink || stream.write_all(&buffer[..n]).is_ok();
+                sound = service != Service::Echo || stream.write_all(&buffer[..n]).is_ok();
             }
             Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
             Err(_) => break,
