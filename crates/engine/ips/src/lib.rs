@@ -43,5 +43,5 @@ pub use files::{FILES_PER_TRANSACTION_MAX, File, FileWants};
 pub use outcome::*;
 pub use pipeline::Pipeline;
 pub use rules::{Compilation, RuleId, RuleInfo, Ruleset, Source};
-pub use sets::{Dataset, Open, Reputation, Resources};
+pub use sets::{ActionOrder, Dataset, Open, Reputation, Resources};
 pub use trace::{TcpState, Trace};

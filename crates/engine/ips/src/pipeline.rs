@@ -28,6 +28,7 @@ use bulkhead_net::stream::{Ignored, Reassembler, Refused, SegmentOutcome, Stream
 use bulkhead_net::{ChecksumState, LinkType};
 use bulkhead_rules::Action;
 use bulkhead_rules::condition::{End as StreamEnd, FileScope, FlowintOperation, FlowintValue, Towards};
+use bulkhead_rules::limits::RateFilter;
 use bulkhead_rules::tree::{FlowbitsOperation, NumberTest};
 
 use conditions::{apply_flowbits, apply_flowints, ask_thresholds, conditions_hold};
@@ -833,18 +834,24 @@ impl Judge {
             } else {
                 let mut thresholds = self.across.thresholds();
                 let before = thresholds.refused;
-                let answer = ask_thresholds(&mut thresholds, rule, place, from.0, to.0);
+                let answer = ask_thresholds(&mut thresholds, rule, place, from, to);
                 self.stats.thresholds_refused += thresholds.refused - before;
                 answer
             };
-            let action = rule.info.action;
             if answer == Answer::NotYet {
                 self.stats.alerts_suppressed += 1;
                 continue;
             }
+            let changed = |filter: &RateFilter| {
+                let ends = (from.0, to.0);
+                self.across.thresholds().rate(place.now, rule.info.key(), filter, ends, place.key.id).then_some(filter.new_action)
+            };
+            let changed = rule.rate_filter.as_ref().and_then(changed);
+            let action = changed.unwrap_or(rule.info.action);
             if action == Action::Pass {
-                decision.passed |= found.stream.is_some() || rule.ip_only;
-                if !rule.tells {
+                // Behind a drop there is nothing to let through.
+                decision.passed |= decision.rule.is_none() && (found.stream.is_some() || rule.ip_only);
+                if !rule.tells || decision.rule.is_some() {
                     break;
                 }
             }
@@ -856,6 +863,7 @@ impl Judge {
                     (false, false) => Verdict::Drop(DropReason::Rule),
                 };
                 decision.rule = Some(Arc::clone(&rule.info));
+                decision.by_rate = changed.is_some();
             }
             let would = action.blocks() && !place.meta.protect;
             let told = would && flow.as_mut().is_some_and(|flow| !flow.state.first_would(rule.info.key()));
@@ -1152,11 +1160,13 @@ struct Decision {
     passed: bool,
     /// A rule with the keyword `bypass` did.
     bypassed: bool,
+    /// A rate filter made a drop of it.
+    by_rate: bool,
 }
 
 impl Default for Decision {
     fn default() -> Self {
-        Self { verdict: Verdict::Accept, rule: None, passed: false, bypassed: false }
+        Self { verdict: Verdict::Accept, rule: None, passed: false, bypassed: false, by_rate: false }
     }
 }
 

@@ -21,10 +21,8 @@ use bulkhead_rules::condition::{
     AppLayerMode, Condition, Effect, End as StreamEnd, FileScope, Flowint, FlowintOperation, FlowintValue, IntegerTest, IpOption,
     Recognised, Towards,
 };
-use bulkhead_rules::limits::SuppressionSide;
-use bulkhead_rules::tree::{
-    Base, Body, Endian, FastPattern, FlowWord, Flowbits, FlowbitsOperation, NumberTest, PacketTest, Threshold, ThresholdKind,
-};
+use bulkhead_rules::limits::{RateFilter, SuppressionSide};
+use bulkhead_rules::tree::{Base, Body, Endian, FastPattern, FlowWord, Flowbits, FlowbitsOperation, NumberTest, PacketTest, Threshold};
 use bulkhead_rules::{
     Action, AddressSet, App, Buffer as BufferName, Classification, Code, ContentMatch, Diagnostic, Match, PortSet, Protocol, Rule,
     Variables,
@@ -38,7 +36,7 @@ use crate::raised::{ByFinding, Layer, Raised};
 pub(crate) use compile::{NO_APP, decoded, is_of_flow, is_of_packet, name_hash, of_dce, refused_beside_buffers, refused_match};
 use compile::{Turn, compile_rule, diagnostic, turn};
 
-use crate::sets::{Dataset, IprepAsked, Reputation, Resources, Sets};
+use crate::sets::{ActionOrder, Dataset, IprepAsked, Reputation, Resources, Sets};
 use crate::transaction::{TxRule, TxRules, apps_of, bit, is_of_transactions, is_parsed};
 
 /// Groups per table and kind of port; rules of further ports share one group and are told apart afterwards.
@@ -130,6 +128,8 @@ pub(crate) struct Compiled {
     pub tells: bool,
     pub noalert: bool,
     pub thresholds: Vec<Threshold>,
+    /// Another action for a time, once it matched too often.
+    pub rate_filter: Option<RateFilter>,
     /// Of whom the rule says nothing.
     pub suppressions: Vec<(SuppressionSide, AddressSet)>,
     /// Judged on each packet.
@@ -291,7 +291,7 @@ impl Ruleset {
                             diagnostics.push((number, diagnostic(rule, Code::EmptySet, message)));
                         }
                         let literal = choose_literal(rule);
-                        compiled.push((turn(&one, compiled.len()), one, literal, tx));
+                        compiled.push((turn(&one, compiled.len(), resources.action_order), one, literal, tx));
                     }
                     Err((code, message)) => diagnostics.push((number, diagnostic(rule, code, message))),
                 }

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use bulkhead_rules::Action;
 use bulkhead_rules::condition::{HashAlgorithm, IpSide, Iprep, IprepTest};
 use bulkhead_rules::transform::Base64Mode;
 use bulkhead_rules::tree::{DatasetFormat, DatasetKind, DatasetOperation, DatasetSource};
@@ -35,8 +36,51 @@ pub struct Resources<'a> {
     /// Sets that the configuration describes.
     pub datasets: Vec<(String, DatasetSource)>,
     pub reputation: Reputation,
+    pub action_order: ActionOrder,
     /// The rule set in force, whose sets live on.
     pub before: Option<&'a crate::Ruleset>,
+}
+
+/// Which rules are judged first, by what they do. What comes before decides: a pass behind a drop lets nothing through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActionOrder {
+    ranks: [u8; 4],
+}
+
+impl Default for ActionOrder {
+    /// Pass, drop, reject, alert.
+    fn default() -> Self {
+        Self { ranks: [0, 1, 2, 3] }
+    }
+}
+
+impl ActionOrder {
+    /// From the words `pass`, `drop`, `reject` and `alert`, each once.
+    pub fn from_words<'w>(words: impl IntoIterator<Item = &'w str>) -> Option<Self> {
+        let mut ranks = [None; 4];
+        let mut given = 0;
+        for word in words {
+            let place = ["pass", "drop", "reject", "alert"].iter().position(|known| *known == word)?;
+            if ranks[place].replace(given).is_some() {
+                return None;
+            }
+            given += 1;
+        }
+        match ranks {
+            [Some(pass), Some(drop), Some(reject), Some(alert)] => Some(Self { ranks: [pass, drop, reject, alert] }),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn rank(self, action: Action) -> u8 {
+        let [pass, drop, reject, alert] = self.ranks;
+        match action {
+            Action::Pass => pass,
+            Action::Drop => drop,
+            Action::RejectSource | Action::RejectDestination | Action::RejectBoth => reject,
+            Action::Alert | Action::Config => alert,
+        }
+    }
 }
 
 impl std::fmt::Debug for Resources<'_> {

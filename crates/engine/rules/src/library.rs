@@ -6,7 +6,7 @@
 //! `classification.config` and `reference.config` are for who compiles and shows the rules.
 
 use crate::classification::Classification;
-use crate::diagnostic::{Code, Diagnostic, Problem};
+use crate::diagnostic::Diagnostic;
 use crate::edit::{self, Edited, Edits};
 use crate::file::{RuleFile, parse};
 use crate::limits::Limits;
@@ -108,11 +108,6 @@ impl Library {
     }
 }
 
-/// A remark on what is read and not built yet.
-pub(crate) fn unsupported(message: &str) -> Problem {
-    Problem::new(Code::ValueUnsupported, message)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,11 +176,11 @@ alert tcp any any -> any any (msg:\"five\"; content:\"e\"; sid:5; rev:1;)
             (
                 Beside::Threshold,
                 "t.config",
-                "rate_filter gen_id 1, sig_id 7, track by_rule, count 1, seconds 60, new_action drop, timeout 9\n",
+                "rate_filter gen_id 1, sig_id 7, track by_rule, count 1, seconds 60, new_action none, timeout 9\n",
             ),
         ]);
         let told: Vec<_> = library.diagnostics.iter().map(|(file, found)| (file.as_str(), found.span.line, found.severity)).collect();
-        assert_eq!(told, [("d.conf", 2, Severity::Error), ("t.config", 1, Severity::Unsupported)]);
+        assert_eq!(told, [("d.conf", 2, Severity::Error), ("t.config", 1, Severity::Error)]);
     }
 
     #[test]

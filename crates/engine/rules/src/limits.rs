@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 
 use crate::diagnostic::{Code, Diagnostic, Problem};
 use crate::header::{self, Action, AddressExpr, shorten};
-use crate::library;
 use crate::source::logical_lines;
 use crate::tree::{Body, Rule, Threshold, Track};
 
@@ -100,9 +99,9 @@ impl Limits {
     }
 
     /// Gives rules what the entries say of them. An entry about one rule replaces the rule's own threshold; one about all is for the
-    /// rules that have none. Rate filters are not carried out.
+    /// rules that have none.
     pub fn apply(&self, rules: &mut [Rule]) {
-        if self.thresholds.is_empty() && self.suppressions.is_empty() {
+        if self.thresholds.is_empty() && self.suppressions.is_empty() && self.rate_filters.is_empty() {
             return;
         }
         let single = |rules: Rules| Some((rules.gid?, rules.sid?));
@@ -114,6 +113,13 @@ impl Limits {
         for entry in &self.thresholds {
             if let Some(one) = single(entry.rules) {
                 thresholds.entry(one).or_default().push(entry.threshold);
+            }
+        }
+        let mut rates: BTreeMap<(u32, u32), &RateFilter> = BTreeMap::new();
+        let general_rates: Vec<_> = self.rate_filters.iter().filter(|entry| single(entry.rules).is_none()).take(GENERAL_MAX).collect();
+        for entry in &self.rate_filters {
+            if let Some(one) = single(entry.rules) {
+                rates.insert(one, entry);
             }
         }
         for entry in &self.suppressions {
@@ -130,6 +136,8 @@ impl Limits {
                 let all = general_thresholds.iter().filter(|entry| entry.rules.contains(gid, sid));
                 signature.thresholds.extend(all.map(|entry| entry.threshold));
             }
+            let general_rate = || general_rates.iter().find(|entry| entry.rules.contains(gid, sid)).copied();
+            signature.rate_filter = rates.get(&(gid, sid)).copied().or_else(general_rate).copied();
             let own = suppressions.get(&(gid, sid)).into_iter().flatten();
             for entry in own.chain(general_suppressions.iter().filter(|entry| entry.rules.contains(gid, sid))) {
                 match &entry.addresses {
@@ -148,7 +156,8 @@ impl Limits {
         }
         let suppressions = self.suppressions.iter().map(|entry| &entry.rules).filter(|rules| general(rules)).count();
         let thresholds = self.thresholds.iter().map(|entry| &entry.rules).filter(|rules| general(rules)).count();
-        if suppressions.max(thresholds) < GENERAL_MAX {
+        let rates = self.rate_filters.iter().map(|entry| &entry.rules).filter(|rules| general(rules)).count();
+        if suppressions.max(thresholds).max(rates) < GENERAL_MAX {
             return Ok(());
         }
         Err(Problem::new(Code::BadThresholdLine, format!("more than {GENERAL_MAX} entries are about all rules")))
@@ -162,9 +171,7 @@ impl Limits {
         if rules.gid.is_none() && rules.sid.is_some() {
             return Err(bad("gen_id 0 stands for all, and so must sig_id".to_owned()));
         }
-        if kind != "rate_filter" {
-            self.room(rules)?;
-        }
+        self.room(rules)?;
         match kind {
             "suppress" => {
                 let side = match fields.take("track") {
@@ -207,9 +214,6 @@ impl Limits {
                 let mut need = |name: &str| fields.number(name)?.ok_or_else(|| bad(format!("give {name}, from 1 up")));
                 let (count, seconds, timeout_seconds) = (need("count")?, need("seconds")?, need("timeout")?);
                 self.rate_filters.push(RateFilter { rules, track, count, seconds, new_action, timeout_seconds });
-                if fields.members.is_empty() {
-                    return Err(library::unsupported("rate filters are not carried out yet"));
-                }
             }
             other => {
                 return Err(

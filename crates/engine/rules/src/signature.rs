@@ -5,7 +5,7 @@ use crate::condition::{AppLayerProtocol, Condition, Effect, Towards};
 use crate::diagnostic::{Code, Problem};
 use crate::header::{Action, AddressExpr, Direction, Header, Protocol};
 use crate::keyword::Keyword;
-use crate::limits::SuppressionSide;
+use crate::limits::{RateFilter, SuppressionSide};
 use crate::protocol::App;
 use crate::transform::Transform;
 use crate::tree::{
@@ -48,6 +48,8 @@ pub struct Signature {
     pub thresholds: Vec<Threshold>,
     /// Of the operator, not of the rule: addresses for which it does what it does in silence. See [`crate::limits`].
     pub suppressions: Vec<(SuppressionSide, AddressExpr)>,
+    /// Another action for a time, once it matched too often.
+    pub rate_filter: Option<RateFilter>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

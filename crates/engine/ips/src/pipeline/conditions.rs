@@ -132,10 +132,10 @@ pub(super) fn apply_flowbits(rule: &Compiled, state: &mut FlowState) -> u64 {
 }
 
 /// Each threshold is asked; the least willing one decides.
-pub(super) fn ask_thresholds(thresholds: &mut Thresholds, rule: &Compiled, place: Place<'_>, from: IpAddr, to: IpAddr) -> Answer {
+pub(super) fn ask_thresholds(thresholds: &mut Thresholds, rule: &Compiled, place: Place<'_>, from: End, to: End) -> Answer {
     let mut answer = Answer::Alert;
     for (which, threshold) in rule.thresholds.iter().enumerate() {
-        match thresholds.ask(place.now, (rule.info.key(), which as u8), threshold, (from, to), place.key.id) {
+        match thresholds.ask(place.now, (rule.info.key(), which as u8), threshold, ((from.0, from.1), (to.0, to.1)), place.key.id) {
             Answer::Alert => {}
             Answer::Silent => answer = Answer::Silent,
             Answer::NotYet => return Answer::NotYet,

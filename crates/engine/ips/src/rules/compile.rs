@@ -7,13 +7,8 @@ use crate::sets::{IprepAsked, Sets};
 /// Order of judgement: action, flow bits, priority, order of the files.
 pub(super) type Turn = (u8, u8, u8, usize);
 
-pub(super) fn turn(rule: &Compiled, index: usize) -> Turn {
-    let action = match rule.info.action {
-        Action::Pass => 0,
-        Action::Drop => 1,
-        Action::RejectSource | Action::RejectDestination | Action::RejectBoth => 2,
-        Action::Alert | Action::Config => 3,
-    };
+pub(super) fn turn(rule: &Compiled, index: usize, order: ActionOrder) -> Turn {
+    let action = order.rank(rule.info.action);
     let reads = |operation: FlowbitsOperation| matches!(operation, FlowbitsOperation::IsSet | FlowbitsOperation::IsNotSet);
     let of_hosts = |writes: bool| rule.hostbits.iter().any(|bit| bit.operation.writes() == writes);
     let of_tx = |writes: bool| rule.txbits.iter().any(|bit| bit.operation.writes() == writes);
@@ -207,6 +202,7 @@ pub(super) fn compile_rule(
         flowints: flowint_steps(signature),
         noalert: signature.noalert,
         thresholds: signature.thresholds.clone(),
+        rate_filter: signature.rate_filter,
         suppressions: signature
             .suppressions
             .iter()
@@ -317,14 +313,6 @@ pub(crate) fn refused_beside_buffers(rule: &Rule, known: impl Fn(&Condition) -> 
     }
     if !signature.conditions.iter().all(known) || !signature.effects.iter().all(done) {
         return keyword("a condition of the rule");
-    }
-    for threshold in &signature.thresholds {
-        if matches!(threshold.kind, ThresholdKind::Backoff { .. }) {
-            return Some((Code::ValueUnsupported, "a threshold of type backoff is not supported yet".to_owned()));
-        }
-        if threshold.unique_on.is_some() {
-            return Some((Code::ValueUnsupported, "`unique_on` is not supported yet".to_owned()));
-        }
     }
     None
 }
