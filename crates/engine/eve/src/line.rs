@@ -314,7 +314,7 @@ pub fn dropped(event: &DropEvent, at: At<'_>, log: &EveLog) -> Value {
     line.place(&event.key, &at, log);
     line.put_some("direction", event.direction.map(Direction::name));
     let mut drop = at.seen.map(|seen| seen.headers(event.len)).unwrap_or_default();
-    drop.insert("reason".into(), json!(drop_reason(event.reason)));
+    drop.insert("reason".into(), json!(if event.by_rate_filter { "threshold detection_filter" } else { drop_reason(event.reason) }));
     line.put("drop", drop);
     if let Some(found) = event.rule.as_deref().filter(|_| log.drop.alerts) {
         line.put("alert", rule(found, true, &at, log));

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use bulkhead_applayer::{Protocol, Transport as Carrier};
 use bulkhead_ips::{
-    Checksums, DropEvent, DropScope, Endpoint, EngineEvent, FileWants, Midstream, OnFailure, PacketMeta, Pipeline, PipelineConfig,
-    Reputation, Resources, Ruleset, Source,
+    ActionOrder, Checksums, DropEvent, DropScope, Endpoint, EngineEvent, FileWants, Midstream, OnFailure, PacketMeta, Pipeline,
+    PipelineConfig, Reputation, Resources, Ruleset, Source,
 };
 use bulkhead_model::{Timestamp, Verdict};
 use bulkhead_net::decode::{ChecksumState, Decoded, Decoder, FrameMeta, Transport};
@@ -330,7 +330,13 @@ fn compile(job: &Job<'_>) -> (Arc<Ruleset>, References, Loaded) {
         beside.or_else(|| job.files.read(name))
     };
     let reputation = reputation(job, &mut loaded);
-    let resources = Resources { files: Some(&open), datasets: datasets(job.settings), reputation, before: None };
+    let resources = Resources {
+        files: Some(&open),
+        datasets: datasets(job.settings),
+        reputation,
+        action_order: action_order(job.settings),
+        before: None,
+    };
     let compiled = Ruleset::compile_with(&sources, &variables(job.settings), &library.classification, &resources);
     for (at, diagnostic) in compiled.diagnostics {
         match diagnostic.severity {
@@ -342,6 +348,11 @@ fn compile(job: &Job<'_>) -> (Arc<Ruleset>, References, Loaded) {
     }
     loaded.loaded = compiled.ruleset.len();
     (compiled.ruleset, library.references, loaded)
+}
+
+fn action_order(settings: &Settings) -> ActionOrder {
+    let words = settings.list("action-order");
+    ActionOrder::from_words(words.iter().map(|(_, word)| *word)).unwrap_or_default()
 }
 
 /// Categories and lists of `reputation-*`.

@@ -379,6 +379,8 @@ pub struct DropEvent {
     pub at: Timestamp,
     pub key: FlowKey,
     pub reason: DropReason,
+    /// A rate filter gave the rule this action.
+    pub by_rate_filter: bool,
     pub rule: Option<Arc<RuleInfo>>,
     /// False in monitor mode: it would have been.
     pub carried_out: bool,

@@ -12,6 +12,7 @@
 //! `Outcome::would` tells what protect would have done.
 
 mod conditions;
+mod odd;
 mod verdict;
 
 use std::collections::VecDeque;
@@ -74,6 +75,8 @@ struct Judge {
     scratch: Scratch,
     /// Ends of the packet in hand, once they are known.
     key: Option<FlowKey>,
+    /// A rate filter made its drop.
+    by_rate: bool,
     lookback_memory: usize,
     events: VecDeque<EngineEvent>,
     stats: Stats,
@@ -104,6 +107,7 @@ impl Pipeline {
                 apps,
                 scratch: Scratch::default(),
                 key: None,
+                by_rate: false,
                 lookback_memory: 0,
                 events: VecDeque::new(),
                 stats: Stats::default(),
@@ -153,6 +157,7 @@ impl Pipeline {
     /// Judges a datagram that [`Self::piece`] of another shard put together; `frame` is the fragment that completed it.
     pub fn whole(&mut self, now: Timestamp, meta: &PacketMeta, frame: &[u8], whole: &[u8], origin: &mut dyn Origin) -> Outcome {
         self.judge.key = None;
+        self.judge.by_rate = false;
         // The fragment was counted where it was put in.
         let stats = self.decoder.stats.clone();
         let decoded = self.decoder.frame(self.judge.frame_meta(meta), frame);
@@ -169,6 +174,7 @@ impl Pipeline {
 
     fn begin(&mut self, meta: &PacketMeta) {
         self.judge.key = None;
+        self.judge.by_rate = false;
         self.judge.stats.packets += 1;
         self.judge.stats.bytes += u64::from(meta.len_on_wire);
     }
@@ -656,57 +662,6 @@ impl Judge {
         Outcome { rule: decision.rule, ..Outcome::of(verdict) }
     }
 
-    fn malformed(&mut self, now: Timestamp, meta: &PacketMeta, malformed: &Malformed) -> Outcome {
-        if self.config.anomalies {
-            for event in malformed.events.iter() {
-                self.anomaly(now, meta, None, Anomaly::Decode(event));
-            }
-        }
-        let ends = malformed.ip.map(|(from, to, _)| ((from, 0, meta.home.source), (to, 0, meta.home.destination)));
-        let findings = Findings { decode: malformed.events, stream: &[] };
-        let view = FrameView { ether: None, is_arp: false, findings, ends };
-        let decision = self.frame_rules(now, meta, &view, malformed.ip.map_or(0, |(_, _, proto)| proto));
-        Outcome { rule: decision.rule, ..Outcome::of(verdict_of(Fault::Malformed, &self.config)) }
-    }
-
-    /// A frame that carries no IP.
-    fn frame(&mut self, now: Timestamp, meta: &PacketMeta, what: Frame, ether: Option<&Ether>) -> Outcome {
-        if self.rules.of_frames().is_empty() {
-            return Outcome::of(Verdict::Accept);
-        }
-        let view = FrameView { ether, is_arp: what == Frame::Arp, findings: Findings::default(), ends: None };
-        let decision = self.frame_rules(now, meta, &view, 0);
-        Outcome { rule: decision.rule, ..Outcome::of(decision.verdict) }
-    }
-
-    fn frame_rules(&mut self, now: Timestamp, meta: &PacketMeta, view: &FrameView<'_>, proto: u8) -> Decision {
-        const NOWHERE: End = (IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0, false);
-        let (from, to) = view.ends.unwrap_or((NOWHERE, NOWHERE));
-        let end = |end: End| Endpoint { addr: end.0, port: 0 };
-        let key = FlowKey { id: 0, proto, src: end(from), dst: end(to) };
-        self.scratch.begin(self.rules.len());
-        inspect_frame(&self.rules, view, &mut self.scratch);
-        self.decide(Place { now, meta, key, dir: None }, None, None, from, to)
-    }
-
-    /// What else was found of a packet that is thrown away, or that its fragments have shown: rules that ask for findings tell of it.
-    fn found(&mut self, now: Timestamp, meta: &PacketMeta, packet: &Packet<'_>, beside: Events) {
-        if self.rules.by_finding().is_empty() {
-            return;
-        }
-        let tuple = Tuple::of(meta.zone, packet);
-        let key = FlowKey { id: 0, proto: tuple.proto, src: tuple.src, dst: tuple.dst };
-        self.key.get_or_insert(key);
-        let (from, to) = ((packet.src(), tuple.src.port, meta.home.source), (packet.dst(), tuple.dst.port, meta.home.destination));
-        self.scratch.begin(self.rules.len());
-        // The packet's own were told of with it, unless a checksum is what is wrong.
-        let decode = if beside.is_empty() { packet.events } else { beside };
-        let findings = Findings { decode, stream: &[] };
-        let view = PacketView { packet, from, to, dir: None, in_stream: false, first_in_direction: false, findings };
-        inspect_findings(&self.rules, &self.config, &view, &mut self.scratch, &mut self.stats);
-        self.decide(Place { now, meta, key, dir: None }, None, None, from, to);
-    }
-
     /// Carries out the mode, counts, and tells of drops.
     fn conclude(&mut self, now: Timestamp, meta: &PacketMeta, mut outcome: Outcome) -> Outcome {
         let wanted = outcome.verdict;
@@ -748,6 +703,7 @@ impl Judge {
                 at: now,
                 key,
                 reason,
+                by_rate_filter: self.by_rate && reason == DropReason::Rule,
                 rule: outcome.rule.clone(),
                 carried_out: meta.protect,
                 direction: None,
@@ -863,7 +819,7 @@ impl Judge {
                     (false, false) => Verdict::Drop(DropReason::Rule),
                 };
                 decision.rule = Some(Arc::clone(&rule.info));
-                decision.by_rate = changed.is_some();
+                self.by_rate = changed.is_some();
             }
             let would = action.blocks() && !place.meta.protect;
             let told = would && flow.as_mut().is_some_and(|flow| !flow.state.first_would(rule.info.key()));
@@ -1160,13 +1116,11 @@ struct Decision {
     passed: bool,
     /// A rule with the keyword `bypass` did.
     bypassed: bool,
-    /// A rate filter made a drop of it.
-    by_rate: bool,
 }
 
 impl Default for Decision {
     fn default() -> Self {
-        Self { verdict: Verdict::Accept, rule: None, passed: false, bypassed: false, by_rate: false }
+        Self { verdict: Verdict::Accept, rule: None, passed: false, bypassed: false }
     }
 }
 

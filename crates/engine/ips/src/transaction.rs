@@ -17,13 +17,12 @@ mod rule;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use bulkhead_net::flow::Direction;
 use bulkhead_rules::buffer::BufferId;
 use bulkhead_rules::condition::{Condition, IntegerTest, TlsVersion, Towards, Which, XbitsTrack};
 use bulkhead_rules::protocol::App;
-use bulkhead_rules::transform::Transform;
 use bulkhead_rules::tree::{FastPattern, FlowWord, FlowbitsOperation};
 use bulkhead_rules::{Buffer as BufferName, BufferMatches, Code, ContentMatch, Field, Match, Rule};
 
@@ -35,7 +34,7 @@ pub(crate) use rule::{TxRule, apps_of, is_of_transactions, is_parsed, numbers_ho
 use crate::prefilter::{CARRY_BYTES, Carry, LITERAL_BYTES_MAX, Prefilter};
 use crate::rules::{decoded, is_of_flow, is_of_packet, of_dce, refused_beside_buffers, refused_match};
 use crate::sets::{Resources, Sets};
-use crate::transform::{TRANSFORM_BYTES_PER_UNIT, is_built, needs_whole, transform};
+use crate::transform::{Built, TRANSFORM_BYTES_PER_UNIT, build, needs_whole, transform};
 
 /// Lists of matches in one rule: one bit each in a candidate.
 const LISTS_MAX: usize = 32;
@@ -173,7 +172,7 @@ const fn side(dir: Direction) -> Side {
 /// Rules whose fast pattern is looked for in one buffer, one direction, behind the same transforms.
 #[derive(Debug, Default)]
 struct Group {
-    transforms: Vec<Transform>,
+    transforms: Arc<[Built]>,
     prefilter: Prefilter,
     owners: Vec<Vec<TxRuleId>>,
     /// Without a literal: candidates as soon as the buffer is there.
@@ -286,7 +285,7 @@ impl TxRules {
                     // A transform's own text tells it from others.
                     let key = (list.buffer, side, format!("{:?}", list.transforms).into_bytes());
                     let draft = drafts.entry(key).or_default();
-                    draft.transforms.clone_from(&list.transforms);
+                    draft.transforms = Arc::clone(&list.transforms);
                     match literal {
                         Some(literal) => draft.literals.entry(literal.clone()).or_default().push(number),
                         None => draft.always.push(number),
@@ -520,7 +519,7 @@ impl TxRules {
 
 #[derive(Debug, Default)]
 struct Draft {
-    transforms: Vec<Transform>,
+    transforms: Arc<[Built]>,
     literals: BTreeMap<(Vec<u8>, bool), Vec<TxRuleId>>,
     always: Vec<TxRuleId>,
 }

@@ -2,6 +2,8 @@
 
 use bulkhead_rules::transform::{FromBase64, Subslice, Transform, Xor, XorKey};
 use md5::{Digest, Md5};
+use miniz_oxide::inflate;
+use regex::bytes::{Regex, RegexBuilder};
 use sha1::Sha1;
 use sha2::Sha256;
 
@@ -11,25 +13,56 @@ use crate::inspect::Work;
 /// Bytes that a transform goes through for one unit of work.
 pub(crate) const TRANSFORM_BYTES_PER_UNIT: usize = 64;
 
-/// A rule with another one is not loaded.
-pub(crate) const fn is_built(transform: &Transform) -> bool {
-    !matches!(
-        transform,
-        Transform::Pcre(_) | Transform::Domain | Transform::TopLevelDomain | Transform::Gunzip(_) | Transform::ZlibDeflate(_)
-    )
+/// A transform ready to run.
+#[derive(Debug)]
+pub(crate) enum Built {
+    Plain(Transform),
+    /// The first group of a pattern.
+    Group(Box<Regex>),
+}
+
+/// Bytes that the program of a pattern may have.
+const PATTERN_BYTES_MAX: usize = 1 << 20;
+
+/// The error is for the rule's author.
+pub(crate) fn build(transforms: &[Transform]) -> Result<Vec<Built>, String> {
+    let one = |transform: &Transform| match transform {
+        Transform::Pcre(pattern) => {
+            let regex = RegexBuilder::new(pattern).unicode(false).size_limit(PATTERN_BYTES_MAX).build();
+            let regex = regex.map_err(|_| format!("the pattern of pcrexform `{pattern}` is not one that runs in linear time"))?;
+            if regex.captures_len() != 2 {
+                return Err(format!("the pattern of pcrexform `{pattern}` needs one group"));
+            }
+            Ok(Built::Group(Box::new(regex)))
+        }
+        transform => Ok(Built::Plain(transform.clone())),
+    };
+    transforms.iter().map(one).collect()
 }
 
 /// Of a part it makes something else than a part.
-pub(crate) const fn needs_whole(transform: &Transform) -> bool {
-    matches!(
-        transform,
-        Transform::ToMd5 | Transform::ToSha1 | Transform::ToSha256 | Transform::Subslice(_) | Transform::FromBase64(_) | Transform::Xor(_)
-    )
+pub(crate) const fn needs_whole(transform: &Built) -> bool {
+    match transform {
+        Built::Group(_) => true,
+        Built::Plain(transform) => matches!(
+            transform,
+            Transform::ToMd5
+                | Transform::ToSha1
+                | Transform::ToSha256
+                | Transform::Subslice(_)
+                | Transform::FromBase64(_)
+                | Transform::Xor(_)
+                | Transform::Domain
+                | Transform::TopLevelDomain
+                | Transform::Gunzip(_)
+                | Transform::ZlibDeflate(_)
+        ),
+    }
 }
 
 /// The buffer as the transforms leave it, in `out` when there are any. `None`: the packet's work is spent.
 pub(crate) fn transform<'a>(
-    all: &[Transform],
+    all: &[Built],
     bytes: &'a [u8],
     out: &'a mut Vec<u8>,
     other: &mut Vec<u8>,
@@ -46,7 +79,17 @@ pub(crate) fn transform<'a>(
         }
         std::mem::swap(out, other);
         out.clear();
-        apply(one, other, out);
+        match one {
+            Built::Plain(transform) => apply(transform, other, out),
+            Built::Group(regex) => {
+                let group = regex.captures(other).and_then(|found| found.get(1));
+                out.extend_from_slice(group.map_or(other.as_slice(), |group| group.as_bytes()));
+            }
+        }
+        // What inflates costs by what comes out.
+        if !work.charge(out.len() / TRANSFORM_BYTES_PER_UNIT) {
+            return None;
+        }
     }
     Some(out)
 }
@@ -126,11 +169,41 @@ fn apply(transform: &Transform, bytes: &[u8], out: &mut Vec<u8>) {
             }
         }
         Transform::Subslice(slice) => out.extend_from_slice(subslice(*slice, bytes)),
-        // Refused when the rule was compiled (`is_built`).
-        Transform::Pcre(_) | Transform::Domain | Transform::TopLevelDomain | Transform::Gunzip(_) | Transform::ZlibDeflate(_) => {
-            out.extend_from_slice(bytes);
+        Transform::Domain => out.extend_from_slice(psl::domain(bytes).map_or(bytes, |domain| domain.as_bytes())),
+        Transform::TopLevelDomain => out.extend_from_slice(psl::suffix(bytes).map_or(bytes, |suffix| suffix.as_bytes())),
+        Transform::Gunzip(limit) => match gzip_body(bytes) {
+            Some(body) => inflated(inflate::decompress_to_vec_with_limit(body, limit.size_max as usize), bytes, out),
+            None => out.extend_from_slice(bytes),
+        },
+        Transform::ZlibDeflate(limit) => {
+            inflated(inflate::decompress_to_vec_zlib_with_limit(bytes, limit.size_max as usize), bytes, out);
         }
+        // Made ready by `build`.
+        Transform::Pcre(_) => out.extend_from_slice(bytes),
     }
+}
+
+/// As much as came out within the limit; what cannot be inflated stays as it is.
+fn inflated(result: Result<Vec<u8>, inflate::DecompressError>, bytes: &[u8], out: &mut Vec<u8>) {
+    let inflated = result.unwrap_or_else(|error| error.output);
+    out.extend_from_slice(if inflated.is_empty() { bytes } else { &inflated });
+}
+
+/// What follows the header of a member (RFC 1952, section 2.3).
+fn gzip_body(bytes: &[u8]) -> Option<&[u8]> {
+    let (&[0x1f, 0x8b, 8, flags, ..], mut rest) = bytes.split_first_chunk::<10>()? else { return None };
+    if flags & 4 != 0 {
+        let (length, behind) = rest.split_first_chunk::<2>()?;
+        rest = behind.get(usize::from(u16::from_le_bytes(*length))..)?;
+    }
+    // A name, then a remark, each with a zero at its end.
+    for _ in 0..(flags >> 3 & 1) + (flags >> 4 & 1) {
+        rest = rest.get(memchr::memchr(0, rest)? + 1..)?;
+    }
+    if flags & 2 != 0 {
+        rest = rest.get(2..)?;
+    }
+    Some(rest)
 }
 
 /// Nothing when it reaches outside, unless it may be cut.
@@ -159,9 +232,9 @@ mod tests {
             bulkhead_rules::parse(&format!("alert http any any -> any any (msg:\"m\"; file.data; {options}; content:\"1\"; sid:1;)"));
         assert_eq!(file.counts.loaded, 1, "{:?}", file.diagnostics);
         let all = &file.rules[0].signature.buffers[0].transforms;
-        assert!(all.iter().all(is_built));
+        let all = build(all).unwrap();
         let (mut out, mut other) = (Vec::new(), Vec::new());
-        transform(all, bytes, &mut out, &mut other, &mut Work::default()).unwrap().to_vec()
+        transform(&all, bytes, &mut out, &mut other, &mut Work::default()).unwrap().to_vec()
     }
 
     #[test]
@@ -176,6 +249,17 @@ mod tests {
         assert_eq!(transformed("xor:\"0d0ac8ff\"", b"\x6c\x68\xab\x9b\x68"), b"abcde");
         assert_eq!(transformed("from_base64", b"SGVsbG8="), b"Hello");
         assert_eq!(transformed("from_base64: bytes 40", b"SGVsbG8="), b"SGVsbG8=");
+        assert_eq!(transformed("domain", b"www.bbc.co.uk"), b"bbc.co.uk");
+        assert_eq!(transformed("tld", b"www.bbc.co.uk"), b"co.uk");
+        assert_eq!(transformed("pcrexform:\"data=([a-z]+)\"", b"/?data=abc&x"), b"abc");
+        assert_eq!(transformed("pcrexform:\"data=([a-z]+)\"", b"/?other"), b"/?other");
+        // "hello" by another program's deflate.
+        let zlib = b"\x78\x9c\xcb\x48\xcd\xc9\xc9\x07\x00\x06\x2c\x02\x15";
+        assert_eq!(transformed("zlib_deflate", zlib), b"hello");
+        assert_eq!(transformed("zlib_deflate: max-size 3", zlib), b"hel");
+        let gzip = [b"\x1f\x8b\x08\x08\0\0\0\0\0\x03name\0".as_slice(), &zlib[2..9], b"\x86\xa6\x10\x36\x05\0\0\0"].concat();
+        assert_eq!(transformed("gunzip", &gzip), b"hello");
+        assert_eq!(transformed("gunzip", b"\x1f\x8b\x08\x08"), b"\x1f\x8b\x08\x08");
         assert_eq!(transformed("to_md5", b"")[..4], [0xd4, 0x1d, 0x8c, 0xd9]);
         assert_eq!(transformed("to_sha1", b"")[..4], [0xda, 0x39, 0xa3, 0xee]);
         assert_eq!(transformed("to_sha256", b"")[..4], [0xe3, 0xb0, 0xc4, 0x42]);

@@ -78,7 +78,7 @@ pub(super) struct List {
     /// Where it may hold: to the server, to the client.
     pub(super) to_server: bool,
     pub(super) to_client: bool,
-    pub(super) transforms: Vec<Transform>,
+    pub(super) transforms: Arc<[Built]>,
     pub(super) steps: Steps,
     /// The same for numbers in network order, where that makes a difference.
     pub(super) steps_big: Option<Steps>,
@@ -577,9 +577,7 @@ impl List {
         let BufferName::Named(buffer) = list.buffer else {
             return Err((Code::KeywordUnsupported, "`frame` is not supported yet".to_owned()));
         };
-        if let Some(transform) = list.transforms.iter().find(|transform| !is_built(transform)) {
-            return Err((Code::KeywordUnsupported, format!("the transform `{transform:?}` is not supported yet")));
-        }
+        let transforms = build(&list.transforms).map_err(|message| (Code::PcreUnsupported, message))?;
         let (only_server, only_client) = match list.towards {
             Some(Towards::ToServer) => (true, false),
             Some(Towards::ToClient) => (false, true),
@@ -632,7 +630,7 @@ impl List {
             // A buffer of the other direction than the rule's is the other direction's all the same.
             to_server: info.to_server && (!only_client || !info.to_client),
             to_client: info.to_client && (!only_server || !info.to_server),
-            transforms: list.transforms.clone(),
+            transforms: transforms.into(),
             steps,
             after,
             absent: absent.unwrap_or(Absent::No),
