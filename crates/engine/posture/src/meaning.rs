@@ -83,10 +83,13 @@ pub fn of(path: &str, writable: bool, view: &View<'_>) -> Vec<(Meaning, String)>
             found.push((meaning, what.to_owned()));
         }
     };
-    for socket in view.engine_sockets() {
-        if contains(path, &clean(&socket)) {
-            add(Meaning::EngineSocket, &socket);
-        }
+    // Those that are there are told; where none is known, the first.
+    let sockets: Vec<String> = view.engine_sockets().into_iter().filter(|socket| contains(path, &clean(socket))).collect();
+    let there: Vec<&str> = sockets.iter().filter(|socket| view.snapshot.exists(socket) == Some(true)).map(String::as_str).collect();
+    match (there.as_slice(), sockets.first()) {
+        ([], Some(first)) => add(Meaning::EngineSocket, first),
+        ([], None) => {}
+        (there, _) => add(Meaning::EngineSocket, &there.join(", ")),
     }
     for root in view.data_roots() {
         let below = strip(path, &root);

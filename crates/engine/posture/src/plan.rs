@@ -5,7 +5,7 @@
 //! are taken back in any order. Files that cannot be cut so (`daemon.json`, an `sshd_config` without `Include`) say what
 //! they looked like before; the hands refuse where somebody else has changed them since.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -37,8 +37,10 @@ pub enum Change {
         after: String,
         mode: u32,
     },
+    /// `before` is the mode that it must have now.
     Mode {
         path: String,
+        before: u32,
         mode: u32,
     },
     Owner {
@@ -241,9 +243,22 @@ pub fn plan(snapshot: &HostSnapshot, profile: Profile, selection: &Selection) ->
             continue;
         }
         match steps(control, &view, &outcome, named, &mut shared) {
-            Ok(steps) => plan.steps.extend(steps.into_iter().filter(|step| !step.changes.is_empty())),
+            Ok(steps) => {
+                for mut step in steps {
+                    step.changes = step.changes.into_iter().filter_map(|change| shared.mode(change)).collect();
+                    if !step.changes.is_empty() {
+                        plan.steps.push(step);
+                    }
+                }
+            }
             Err(why) => plan.skipped.push((control.id.clone(), why)),
         }
+    }
+    if let Selection::Controls(ids) = selection {
+        let all = catalogue();
+        let known = |id: &String| all.iter().any(|control| control.id == *id && control.stands_in(profile));
+        plan.skipped
+            .extend(ids.iter().filter(|id| !known(id)).map(|id| (id.clone(), "there is no such control in this profile".to_owned())));
     }
     plan
 }
@@ -371,7 +386,7 @@ fn modes(view: &View<'_>, paths: &[&str], mode_max: u32, owners: &[u32], groups:
             changes.push(Change::Owner { path: path.to_owned(), uid, gid });
         }
         if mode != meta.mode {
-            changes.push(Change::Mode { path: path.to_owned(), mode });
+            changes.push(Change::Mode { path: path.to_owned(), before: meta.mode, mode });
         }
     }
     changes
@@ -401,7 +416,7 @@ fn walk_modes(view: &View<'_>, id: &str, (away, add): (u32, u32)) -> Vec<Change>
     let named = |path: &str| evidence.iter().any(|line| line.strip_prefix(path).is_some_and(|rest| rest.starts_with(" (")));
     list.iter()
         .filter(|found| named(&found.path))
-        .map(|found| Change::Mode { path: found.path.clone(), mode: (found.mode & !away) | add })
+        .map(|found| Change::Mode { path: found.path.clone(), before: found.mode, mode: (found.mode & !away) | add })
         .collect()
 }
 
@@ -469,12 +484,22 @@ struct Shared {
     docker_path: String,
     docker: Option<Result<DockerFile, String>>,
     ssh: Option<String>,
+    modes: BTreeMap<String, u32>,
 }
 
 impl Shared {
     fn new(view: &View<'_>) -> Self {
         let path = view.engine("docker").map(|engine| engine.config_path.clone()).filter(|path| !path.is_empty());
-        Self { docker_path: path.unwrap_or_else(|| "/etc/docker/daemon.json".to_owned()), docker: None, ssh: None }
+        Self { docker_path: path.unwrap_or_else(|| "/etc/docker/daemon.json".to_owned()), docker: None, ssh: None, modes: BTreeMap::new() }
+    }
+
+    /// A mode as it is after the steps before: what a step takes away or adds stays taken away or added.
+    fn mode(&mut self, change: Change) -> Option<Change> {
+        let Change::Mode { path, before, mode } = change else { return Some(change) };
+        let now = *self.modes.get(&path).unwrap_or(&before);
+        let wanted = (now & !(before & !mode)) | (mode & !before);
+        self.modes.insert(path.clone(), wanted);
+        (wanted != now).then_some(Change::Mode { path, before: now, mode: wanted })
     }
 
     /// One more key in `daemon.json`; keys that are there keep their values, those of objects are joined.
@@ -548,7 +573,7 @@ impl Change {
             Self::Sysctl { key, value } => format!("set {key} = {value} now"),
             Self::File { path, before: None, .. } => format!("write {path}"),
             Self::File { path, before: Some(_), .. } => format!("change {path}"),
-            Self::Mode { path, mode } => format!("chmod {mode:04o} {path}"),
+            Self::Mode { path, mode, .. } => format!("chmod {mode:04o} {path}"),
             Self::Owner { path, uid, gid } => format!("chown {uid}:{gid} {path}"),
             Self::Link { path, target: Some(target) } => format!("link {path} -> {target}"),
             Self::Link { path, target: None } => format!("take away the link {path}"),

@@ -8,10 +8,15 @@
 //! Everything acts below a [`Root`]: the running host's, or a directory that holds another one.
 #![forbid(unsafe_code)]
 
+pub mod apply;
 pub mod collect;
 pub mod dpkg;
+pub mod journal;
 pub mod root;
+pub mod services;
 pub mod units;
+pub mod verify;
 
+pub use apply::{Done, Error, Hands};
 pub use collect::{Options, WalkScope, collect};
 pub use root::Root;

@@ -1,7 +1,9 @@
-//! `bulkhead host`: the host itself. Needs no agent.
+//! `bulkhead host`: the host itself. Audited, hardened with the way back, compared with its packages. Needs no agent.
 
 mod audit;
+mod harden;
 mod show;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +16,7 @@ use clap::ValueEnum;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 
-/// Audit this host: what is open on it, and what to do about it
+/// Audit this host, harden it and take that back, compare its files with their packages
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -25,12 +27,18 @@ pub struct Args {
 enum Verb {
     Audit(audit::Args),
     Snapshot(SnapshotArgs),
+    Harden(harden::Args),
+    Undo(harden::UndoArgs),
+    Verify(verify::Args),
 }
 
 pub fn run(args: &Args, context: &mut Context) -> Result<Exit, Failure> {
     match &args.verb {
         Verb::Audit(args) => audit::run(args, context),
         Verb::Snapshot(args) => snapshot(args, context),
+        Verb::Harden(args) => harden::run(args, context),
+        Verb::Undo(args) => harden::undo(args, context),
+        Verb::Verify(args) => verify::run(args, context),
     }
 }
 

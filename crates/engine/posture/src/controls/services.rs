@@ -162,7 +162,6 @@ pub fn controls() -> Vec<Control> {
     let mut all: Vec<Control> = ROWS
         .iter()
         .map(|&(id, units, severity, source, what)| {
-            let first = units.first().copied().unwrap_or_default();
             Control::new(
                 format!("service.{id}"),
                 format!("{id} is neither enabled nor running"),
@@ -172,7 +171,7 @@ pub fn controls() -> Vec<Control> {
             )
             .because("A service that a host of containers does not need is code that listens or acts as root for nobody.")
             .source(&[source])
-            .remedy(format!("`systemctl disable --now {first}` and `systemctl mask {first}`: it {what}"))
+            .remedy(format!("`systemctl disable --now` and `systemctl mask` the units above: it {what}"))
             .risk(Risk::Medium, "whoever uses it; it is switched off only when nobody did while it was watched, or when it is named")
         })
         .collect();

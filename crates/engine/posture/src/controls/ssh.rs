@@ -255,7 +255,7 @@ fn control(row: &Row) -> Control {
     let mut id = String::from("ssh.");
     for (at, c) in keyword.char_indices() {
         let before = keyword.get(..at).and_then(|before| before.chars().next_back());
-        if c.is_ascii_uppercase() && before.is_some_and(|before| before.is_ascii_lowercase()) {
+        if c.is_ascii_uppercase() && before.is_some_and(|before| before.is_ascii_lowercase() || before.is_ascii_digit()) {
             id.push('-');
         }
         id.push(c.to_ascii_lowercase());

@@ -42,7 +42,7 @@ const ROWS: &[Row] = &[
     (
         "kernel.unprivileged_bpf_disabled",
         Between(1, 2),
-        "0",
+        "2",
         Severity::High,
         &["KSPP", "Lynis KRNL-6000"],
         "Loading BPF without privilege was the way of many escapes; containers need it never.",

@@ -10,7 +10,7 @@ mod processes;
 mod truth;
 mod walk;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bulkhead_posture::Fact;
@@ -257,6 +257,21 @@ fn own_packages(root: &Root, snapshot: &mut HostSnapshot) {
             unit.package = owners.get(&unit.path).cloned();
         }
     }
+}
+
+/// What must not be cut off by anything that is done: the ways in by ssh, and the engines.
+pub fn lifelines(root: &Root) -> BTreeSet<String> {
+    let seen = processes::Seen::look(root, true);
+    let mut snapshot = HostSnapshot::empty();
+    seen.engines(&mut snapshot);
+    seen.listeners(&mut snapshot);
+    let sshd = snapshot.listeners.known().into_iter().flatten().filter(|one| one.exe.as_deref().is_some_and(|exe| exe.contains("/sshd")));
+    let mut alive: BTreeSet<String> = sshd.map(|one| format!("sshd on {} port {}", one.address, one.port)).collect();
+    alive.extend(snapshot.engines.known().into_iter().flatten().map(|engine| engine.kind.clone()));
+    if snapshot.kubelet.known().is_some() {
+        alive.insert("kubelet".to_owned());
+    }
+    alive
 }
 
 #[cfg(test)]
