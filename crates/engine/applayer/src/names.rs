@@ -92,6 +92,10 @@ named! {
         Nfs "nfs",
         Dnp3 "dnp3",
         Modbus "modbus",
+        Pop3 "pop3",
+        Rdp "rdp",
+        Rfb "rfb",
+        Telnet "telnet",
         Smb "smb",
         Snmp "snmp",
     }
@@ -182,6 +186,8 @@ buffers! {
     LdapResponsesAttributeType "ldap.responses.attribute_type" ToClient Complete,
     SnmpCommunity "snmp.community" Both Complete, SnmpUsm "snmp.usm" Both Complete,
     Dnp3Data "dnp3.data" Both Complete,
+    Pop3Command "pop3.command" ToServer Complete, Pop3Status "pop3.status" ToClient Complete,
+    RfbName "rfb.name" ToClient Complete,
     SmbShare "smb.share" ToServer Complete, SmbNamedPipe "smb.named_pipe" ToServer Complete,
     SmbNtlmsspUser "smb.ntlmssp_user" ToServer Complete, SmbNtlmsspDomain "smb.ntlmssp_domain" ToServer Complete,
     SdpAttribute "sdp.attribute" Both Complete, SdpBandwidth "sdp.bandwidth" Both Complete,
@@ -254,6 +260,8 @@ named! {
         ModbusFunction "modbus.function", ModbusCategory "modbus.category",
         /// Read 1, write 2, the table from bit 8 on, the address from 16, the quantity from 32; address times 2^16, and value.
         ModbusAccess "modbus.access", ModbusWritten "modbus.written",
+        /// The type of security that is spoken, its result.
+        RfbSectype "rfb.sectype", RfbSecresult "rfb.secresult",
         SnmpVersion "snmp.version", SnmpPduType "snmp.pdu_type",
     }
 }

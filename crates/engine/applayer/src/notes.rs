@@ -114,7 +114,6 @@ impl Notes {
     }
 
     /// As lower-case digits.
-    #[allow(dead_code)] // Not every protocol says such.
     pub(crate) fn hex(&mut self, key: &'static str, bytes: &[u8]) {
         if !self.off {
             self.text(key, hex(bytes));

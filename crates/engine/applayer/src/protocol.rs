@@ -9,8 +9,8 @@ use crate::names::{Dir, Protocol};
 use crate::session::Transport;
 use crate::sink::Finished;
 use crate::{
-    dcerpc, dhcp, dnp3, dns, ftp, http, http2, krb5, ldap, modbus, mqtt, nfs, ntp, pgsql, quic, sip, smb, smtp, snmp, ssh, tftp, tls,
-    websocket,
+    dcerpc, dhcp, dnp3, dns, ftp, http, http2, krb5, ldap, modbus, mqtt, nfs, ntp, pgsql, pop3, quic, rdp, rfb, sip, smb, smtp, snmp, ssh,
+    telnet, tftp, tls, websocket,
 };
 
 /// One row a protocol, asked in this order.
@@ -68,6 +68,10 @@ pub(crate) static TABLE: &[Entry] = &[
     udp(Protocol::Nfs, nfs::probe_udp, |_| Box::new(nfs::Nfs::new(Transport::Udp))),
     tcp(Protocol::Dnp3, dnp3::probe, |_| Box::<dnp3::Dnp3>::default()),
     tcp(Protocol::Modbus, modbus::probe, |_| Box::<modbus::Modbus>::default()),
+    tcp(Protocol::Rdp, rdp::probe, |_| Box::<rdp::Rdp>::default()),
+    tcp(Protocol::Rfb, rfb::probe, |_| Box::<rfb::Rfb>::default()),
+    tcp(Protocol::Pop3, pop3::probe, |_| Box::<pop3::Pop3>::default()),
+    tcp(Protocol::Telnet, telnet::probe, |_| Box::<telnet::Telnet>::default()),
     tcp(Protocol::Krb5, krb5::probe_tcp, |_| Box::new(krb5::Krb5::new(Transport::Tcp))),
     udp(Protocol::Krb5, krb5::probe_udp, |_| Box::new(krb5::Krb5::new(Transport::Udp))),
     Entry { protocol: Protocol::Quic, transport: Transport::Udp, probe: quic::probe, parser: |_| Box::<quic::Quic>::default() },

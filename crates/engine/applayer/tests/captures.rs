@@ -95,8 +95,10 @@ const KINDS: &[&str] = &["tls", "http", "dns", "ssh", "ftp", "smtp", "dcerpc"];
 const NUMBERS: &[(&str, Field)] = &[("dcerpc.req.opnum", Field::DcerpcOpnum), ("dcerpc.call_id", Field::DcerpcCallId)];
 
 /// Kinds of records that are all notes.
-const RECORDS: &[&str] =
-    &["dcerpc", "dhcp", "dnp3", "krb5", "ldap", "modbus", "mqtt", "nfs", "ntp", "pgsql", "quic", "sip", "smb", "snmp", "tftp"];
+const RECORDS: &[&str] = &[
+    "dcerpc", "dhcp", "dnp3", "krb5", "ldap", "modbus", "mqtt", "nfs", "ntp", "pgsql", "pop3", "quic", "rdp", "rfb", "sip", "smb", "snmp",
+    "tftp",
+];
 
 #[derive(Debug, Clone)]
 enum Name {
