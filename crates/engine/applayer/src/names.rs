@@ -165,7 +165,8 @@ buffers! {
     SmtpRcptTo "smtp.rcpt_to" ToServer Complete, EmailFrom "email.from" ToServer Complete, EmailTo "email.to" ToServer Complete,
     EmailCc "email.cc" ToServer Complete, EmailSubject "email.subject" ToServer Complete, EmailDate "email.date" ToServer Complete,
     EmailMessageId "email.message_id" ToServer Complete, EmailXMailer "email.x_mailer" ToServer Complete,
-    EmailReceived "email.received" ToServer Complete,
+    EmailReceived "email.received" ToServer Complete, EmailUrl "email.url" ToServer Complete,
+    EmailBodyMd5 "email.body_md5" ToServer Complete,
     FtpCommand "ftp.command" ToServer Complete, FtpCommandData "ftp.command_data" ToServer Complete,
     FtpReply "ftp.reply" ToClient Complete, FtpCompletionCode "ftp.completion_code" ToClient Complete,
     // Of a bind, and of each request the one it goes to: the identifier in lower case with hyphens, a blank, the version.

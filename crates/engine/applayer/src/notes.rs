@@ -75,6 +75,11 @@ impl Notes {
         self.kept.is_empty()
     }
 
+    /// Nobody reads them: what is costly need not be made.
+    pub(crate) fn is_off(&self) -> bool {
+        self.off
+    }
+
     pub(crate) fn number(&mut self, key: &'static str, value: impl Into<u64>) {
         self.push(Kept::Number(key, value.into()));
     }

@@ -127,3 +127,21 @@ proptest! {
         fuzz::fuzz_session(Transport::Tcp, &framed);
     }
 }
+
+#[test]
+fn links_in_text_and_the_bodys_digest_are_told_of() {
+    let mail = b"Subject: s\r\n\r\nsee http://a.test/x\r\n..and ftp://b.test\r\n.\r\n";
+    let script = [
+        (Dir::ToClient, b"220 hi\r\n".to_vec()),
+        (Dir::ToServer, b"EHLO me\r\nMAIL FROM:<a@b>\r\nDATA\r\n".to_vec()),
+        (Dir::ToClient, b"250 ok\r\n250 ok\r\n354 go\r\n".to_vec()),
+        (Dir::ToServer, mail.to_vec()),
+        (Dir::ToClient, b"250 ok\r\n".to_vec()),
+    ];
+    for cuts in [&[][..], &[1], &[7]] {
+        let told = play(Transport::Tcp, &script, cuts);
+        // `see http://a.test/x`, `..and ftp://b.test` with their ends, as they came.
+        told.expect(&["0 email.url a.test/x", "0 email.url b.test", "0 email.body_md5 3d6a865f75448cbf503b5a1257380bd8"]);
+        told.expect_notes(&["0 url[0]=b.test", "0 url[1]=a.test/x", "0 subject_md5=03c7c0ace395d80182db07ae2c30f034"]);
+    }
+}

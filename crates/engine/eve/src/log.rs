@@ -144,6 +144,7 @@ impl EveLog {
         record.dns.detailed = formats.is_empty() || formats.iter().any(|format| format == "detailed");
         record.dns.grouped = formats.is_empty() || formats.iter().any(|format| format == "grouped");
         record.smtp.custom = listed("smtp", "custom").into_iter().map(|name| name.replace('-', "_")).collect();
+        record.smtp.md5 = listed("smtp", "md5");
         record.tls.custom = listed("tls", "custom");
         record.mqtt.passwords = of("mqtt", "passwords").unwrap_or(true);
         record.mqtt.text_bytes_max = number("mqtt", "string-log-limit").map_or(record.mqtt.text_bytes_max, |max| max as usize);

@@ -506,6 +506,9 @@ fn app(settings: &Settings, app: &mut bulkhead_applayer::Config) {
     }
     let double = |key: &str| settings.is(&http(key)).unwrap_or(false);
     app.double_decode = double("double-decode-path") || double("double-decode-query");
+    let schemes: Vec<String> =
+        settings.list("app-layer.protocols.smtp.mime.extract-urls-schemes").into_iter().map(|(_, scheme)| scheme.to_owned()).collect();
+    app.email_url_schemes = if schemes.is_empty() { vec!["http".to_owned()] } else { schemes };
     if let Some(max) = settings.number("app-layer.protocols.ftp.max-line-length") {
         app.ftp_line_bytes_max = usize::try_from(max).unwrap_or(usize::MAX).clamp(1, app.pending_bytes_max / 2);
     }

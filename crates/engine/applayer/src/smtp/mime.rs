@@ -12,6 +12,9 @@ const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// A longer line is read in pieces of this size.
 const LINE_BYTES_MAX: usize = 4096;
 const BOUNDARY_BYTES_MAX: usize = 254;
+/// RFC 5322, section 2.1.1; RFC 2045, section 6.8. Longer ones are events.
+const LONG_LINE_BYTES: usize = 998;
+const LONG_CODED_LINE_BYTES: usize = 76;
 /// Of a file's name; the rest is cut off.
 const NAME_BYTES_MAX: usize = 255;
 const NAME_PIECES_MAX: usize = 16;
@@ -28,6 +31,8 @@ pub(super) enum Found<'a> {
     File(&'a [u8]),
     Bytes(&'a [u8]),
     End,
+    /// A line of a part without a name that is text.
+    Text(&'a [u8]),
     Event(&'static str),
 }
 
@@ -57,6 +62,8 @@ enum State {
     Header,
     /// Of a part that is a file.
     File,
+    /// Of one that is text and no file.
+    Text,
     /// Of another, or between parts.
     Other,
 }
@@ -118,6 +125,9 @@ impl Mail {
         if starts && line.starts_with(b"--") && self.boundary(&line[2..], out) {
             return;
         }
+        if line.len() > LONG_LINE_BYTES {
+            out(Found::Event("smtp.mime_long_line"));
+        }
         match self.state {
             State::Header if starts && line.is_empty() => self.header_ended(out),
             State::Header if self.header.len() + line.len() > HEADER_BYTES_MAX => out(Found::Event("smtp.mime_long_header_value")),
@@ -127,7 +137,7 @@ impl Mail {
                     self.header.push(b'\n');
                 }
             }
-            State::File => self.content(line, end, out),
+            State::File | State::Text => self.content(line, end, out),
             State::Other => {}
         }
     }
@@ -207,12 +217,23 @@ impl Mail {
                 out(Found::File(&name));
                 self.state = State::File;
             }
-            None => self.state = State::Other,
+            None => {
+                let is_text = kind.is_empty() || kind.trim_ascii_start().get(..5).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/"));
+                self.state = if is_text { State::Text } else { State::Other };
+            }
         }
+    }
+
+    /// The mail's own header is over.
+    pub fn in_body(&self) -> bool {
+        self.nested || self.state != State::Header
     }
 
     fn content(&mut self, line: &[u8], end: &'static [u8], out: Out<'_>) {
         self.text.clear();
+        if self.encoding != Encoding::Plain && line.len() > LONG_CODED_LINE_BYTES {
+            out(Found::Event("smtp.mime_long_enc_line"));
+        }
         match self.encoding {
             Encoding::Plain => {
                 self.text.extend_from_slice(self.line_end);
@@ -275,8 +296,11 @@ impl Mail {
                 }
             }
         }
-        if !self.text.is_empty() {
-            out(Found::Bytes(&self.text));
+        match self.state {
+            _ if self.text.is_empty() => {}
+            State::File => out(Found::Bytes(&self.text)),
+            State::Text => out(Found::Text(&self.text)),
+            State::Header | State::Other => {}
         }
     }
 }
@@ -332,6 +356,7 @@ mod tests {
                 all.iter_mut().rev().find(|line| line.starts_with("file ")).expect("a file has begun").push_str(&text(bytes));
             }
             Found::End => file = false,
+            Found::Text(_) => {}
             Found::Event(event) => {
                 if all.last().is_none_or(|last| last != event) {
                     all.push(event.to_owned());

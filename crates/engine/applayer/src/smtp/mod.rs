@@ -3,15 +3,20 @@
 //! What a client sends behind `DATA` or `STARTTLS` is read when the answer is known, as only that tells what it is; that it did not wait
 //! for the answer is an event at once.
 
+mod links;
 mod mime;
 
 use std::collections::VecDeque;
 
+use md5::{Digest, Md5};
+
 use crate::context::Io;
 use crate::lines::{Line, Lines, command, probe_commands, probe_greeting, reply};
 use crate::names::{Buffer, Dir, Field, Protocol, Stage};
+use crate::notes::hex;
 use crate::protocol::{Next, Parser, Probe, Step};
 use crate::sink::Finished;
+use links::Links;
 use mime::{Found, Mail};
 
 /// One line of a command or reply; the reference engine's `SMTP_LINE_BUFFER_LIMIT`.
@@ -82,6 +87,45 @@ enum Waiting {
 struct Content {
     mail: Mail,
     file: Option<u8>,
+    links: Links,
+    /// Of the body as it came, where somebody asks for it.
+    digest: Option<Md5>,
+}
+
+impl Content {
+    fn push(&mut self, mut bytes: &[u8], id: u64, io: &mut Io<'_>) {
+        // Where the header ends is seen at the end of a line.
+        while !bytes.is_empty() {
+            let in_body = self.mail.in_body();
+            let line = if in_body { bytes.len() } else { memchr::memchr(b'\n', bytes).map_or(bytes.len(), |end| end + 1) };
+            let (now, later) = bytes.split_at(line);
+            if in_body && let Some(digest) = &mut self.digest {
+                digest.update(now);
+            }
+            let Self { mail, file, links, .. } = self;
+            mail.push(now, &mut |found| told(found, file, links, id, io));
+            bytes = later;
+        }
+    }
+
+    fn end(mut self, id: u64, io: &mut Io<'_>) {
+        let Self { mail, file, links, .. } = &mut self;
+        mail.end(&mut |found| told(found, file, links, id, io));
+        let dir = io.dir;
+        let Some(tx) = io.tx(id) else { return };
+        tx.notes.text("status", "PARSE_DONE");
+        // The newest stands first in the reference engine's record.
+        if !links.all.is_empty() {
+            tx.notes.list("url");
+            links.all.iter().rev().for_each(|link| tx.notes.text("", link));
+            tx.notes.end();
+        }
+        if let Some(digest) = self.digest {
+            let digest = hex(&digest.finalize());
+            tx.value(Buffer::EmailBodyMd5, dir, digest.as_bytes());
+            tx.notes.text("body_md5", digest);
+        }
+    }
 }
 
 impl Smtp {
@@ -113,6 +157,9 @@ impl Smtp {
         let value = match word.as_slice() {
             b"EHLO" | b"HELO" | b"LHLO" => {
                 // Begins anew.
+                if !self.helo.is_empty() {
+                    io.event(self.tx, "smtp.duplicate_fields");
+                }
                 if self.tx.is_some() && !self.helo.is_empty() {
                     waiting = self.close(io).map_or(Waiting::Other, Waiting::End);
                 }
@@ -144,6 +191,9 @@ impl Smtp {
         if !matches!(word.as_slice(), b"RSET" | b"QUIT" | b"NOOP" | b"STARTTLS") {
             let Some(id) = self.tx(io) else { return Next::Finished(Finished::Cap("transactions_max")) };
             if let (Some((buffer, value)), Some(tx)) = (value, io.tx(id)) {
+                if buffer == Buffer::SmtpMailFrom && tx.first(buffer, dir).is_some() {
+                    tx.event("smtp.duplicate_fields", dir);
+                }
                 tx.value(buffer, dir, value);
             }
         }
@@ -216,6 +266,12 @@ impl Smtp {
                 // A dot that was added (RFC 5321, section 4.5.2).
                 [b'.', ..] => {
                     self.mode = Mode::Data { line: false };
+                    let content = self.mail(io);
+                    if content.mail.in_body()
+                        && let Some(digest) = &mut content.digest
+                    {
+                        digest.update(b".");
+                    }
                     return Some(1);
                 }
                 _ => {}
@@ -231,14 +287,17 @@ impl Smtp {
     fn content(&mut self, bytes: &[u8], io: &mut Io<'_>) {
         let Some(id) = self.tx(io) else { return };
         io.context.stats.body_bytes += bytes.len() as u64;
-        let Content { mail, file } = &mut **self.mail.get_or_insert_default();
-        mail.push(bytes, &mut |found| told(found, file, id, io));
+        self.mail(io).push(bytes, id, io);
+    }
+
+    fn mail(&mut self, io: &Io<'_>) -> &mut Content {
+        let digest = || io.context.config.wanted.contains(Buffer::EmailBodyMd5).then(Md5::new);
+        self.mail.get_or_insert_with(|| Box::new(Content { digest: digest(), ..Content::default() }))
     }
 
     fn mail_ended(&mut self, io: &mut Io<'_>) {
-        if let (Some(mut content), Some(id)) = (self.mail.take(), self.tx) {
-            let Content { mail, file } = &mut *content;
-            mail.end(&mut |found| told(found, file, id, io));
+        if let (Some(content), Some(id)) = (self.mail.take(), self.tx) {
+            content.end(id, io);
         }
     }
 
@@ -273,14 +332,26 @@ fn argument<'a>(rest: &'a [u8], word: &[u8]) -> Option<&'a [u8]> {
     Some(&value[..value.iter().position(u8::is_ascii_whitespace).unwrap_or(value.len())])
 }
 
-fn told(found: Found<'_>, file: &mut Option<u8>, id: u64, io: &mut Io<'_>) {
+fn told(found: Found<'_>, file: &mut Option<u8>, links: &mut Links, id: u64, io: &mut Io<'_>) {
     let dir = io.dir;
     match found {
         Found::Field { name, value } => {
             let buffer = OWN.iter().find(|(own, _)| name.eq_ignore_ascii_case(own));
             if let (Some((_, buffer)), Some(tx)) = (buffer, io.tx(id)) {
                 tx.value(*buffer, dir, value);
+                if *buffer == Buffer::EmailSubject && !tx.notes.is_off() {
+                    tx.notes.text("subject_md5", hex(&Md5::digest(value)));
+                }
             }
+        }
+        Found::Text(line) => {
+            let schemes = std::mem::take(&mut io.context.config.email_url_schemes);
+            links.find(line, &schemes, &mut |link| {
+                if let Some(tx) = io.tx(id) {
+                    tx.value(Buffer::EmailUrl, dir, link);
+                }
+            });
+            io.context.config.email_url_schemes = schemes;
         }
         Found::File(name) => {
             if let Some(tx) = io.tx(id) {

@@ -24,6 +24,11 @@ pub(super) fn record(record: &Record, config: &LogConfig) -> Option<Entry> {
 
 fn email(record: &Record, config: &LogConfig) -> Object {
     let mut email = tree(&record.notes);
+    for (of, key) in [("body", "body_md5"), ("subject", "subject_md5")] {
+        if !config.smtp.md5.iter().any(|wanted| wanted == of) {
+            email.remove(key);
+        }
+    }
     put(&mut email, "from", record, Buffer::EmailFrom, Dir::ToServer);
     for (name, buffer) in [("to", Buffer::EmailTo), ("cc", Buffer::EmailCc)] {
         let all: Vec<String> = record.all(buffer, Dir::ToServer).flat_map(addresses).collect();
@@ -75,6 +80,8 @@ fn addresses(list: &[u8]) -> Vec<String> {
 
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SmtpLog {
+    /// `md5`: `body`, `subject`.
+    pub md5: Vec<String>,
     /// `custom`: further fields of the mail's header.
     pub custom: Vec<String>,
 }
