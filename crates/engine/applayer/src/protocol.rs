@@ -9,8 +9,8 @@ use crate::names::{Dir, Protocol};
 use crate::session::Transport;
 use crate::sink::Finished;
 use crate::{
-    dcerpc, dhcp, dnp3, dns, ftp, http, http2, krb5, ldap, modbus, mqtt, nfs, ntp, pgsql, pop3, quic, rdp, rfb, sip, smb, smtp, snmp, ssh,
-    telnet, tftp, tls, websocket,
+    dcerpc, dhcp, dnp3, dns, ftp, http, http2, krb5, ldap, modbus, mqtt, mysql, nfs, ntp, pgsql, pop3, quic, rdp, redis, rfb, sip, smb,
+    smtp, snmp, ssh, telnet, tftp, tls, websocket,
 };
 
 /// One row a protocol, asked in this order.
@@ -24,6 +24,8 @@ pub(crate) static TABLE: &[Entry] = &[
     Entry { protocol: Protocol::Smb, transport: Transport::Tcp, probe: smb::probe, parser: |_| Box::<smb::Smb>::default() },
     Entry { protocol: Protocol::Dcerpc, transport: Transport::Tcp, probe: dcerpc::probe_tcp, parser: |_| Box::<dcerpc::Dcerpc>::default() },
     Entry { protocol: Protocol::Sip, transport: Transport::Tcp, probe: sip::probe, parser: |_| Box::new(sip::Sip::new(Transport::Tcp)) },
+    Entry { protocol: Protocol::Redis, transport: Transport::Tcp, probe: redis::probe, parser: |_| Box::<redis::Redis>::default() },
+    Entry { protocol: Protocol::Mysql, transport: Transport::Tcp, probe: mysql::probe, parser: |_| Box::<mysql::Mysql>::default() },
     Entry { protocol: Protocol::Pgsql, transport: Transport::Tcp, probe: pgsql::probe, parser: |_| Box::<pgsql::Pgsql>::default() },
     Entry {
         protocol: Protocol::Websocket,

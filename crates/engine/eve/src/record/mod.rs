@@ -102,6 +102,8 @@ static TABLE: &[(Protocol, Make)] = &[
     (Protocol::Ntp, |record, _| noted::plain(record, "ntp")),
     (Protocol::Pgsql, pgsql::record),
     (Protocol::Quic, |record, _| noted::plain(record, "quic")),
+    (Protocol::Redis, |record, _| noted::plain(record, "redis")),
+    (Protocol::Mysql, |record, _| noted::plain(record, "mysql")),
     (Protocol::Sip, |record, _| noted::plain(record, "sip")),
     (Protocol::Krb5, |record, _| noted::plain(record, "krb5")),
     (Protocol::Ldap, |record, _| noted::plain(record, "ldap")),
