@@ -9,7 +9,7 @@ mod play;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use bulkhead_applayer::{Buffer, Config, Context, Dir, Field, Session, Sink, Transaction, Transport};
+use bulkhead_applayer::{Buffer, Config, Context, Dir, Field, Protocol, Session, Sink, Transaction, Transport};
 
 /// Values of one capture, by buffer.
 #[derive(Default)]
@@ -21,9 +21,14 @@ struct Seen {
     transactions: u64,
     /// `PROTOCOL.PATH=VALUE` of what is for the log.
     notes: Vec<String>,
+    recognised: std::collections::BTreeSet<&'static str>,
 }
 
 impl Sink for Seen {
+    fn recognised(&mut self, protocol: Protocol) {
+        self.recognised.insert(protocol.name());
+    }
+
     fn update(&mut self, tx: &mut Transaction, _: Dir) {
         if tx.user == 0 {
             self.transactions += 1;
@@ -422,4 +427,43 @@ fn captures_of_all_kinds_say_the_same_byte_by_byte() {
     }
     println!("{checked} captures compared");
     assert!(checked > 1000 && wrong.is_empty(), "{checked} compared, {} differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Protocols that are rare enough for a capture to be named for them: what its path says then, or that of one known to have it too.
+const NAMED: &[(&str, &[&str])] = &[
+    ("mqtt", &["mqtt", "arkime_synthetic"]),
+    ("mysql", &["mysql", "arkime_synthetic", "no-syn-ack", "community-id-sameip"]),
+    ("ntp", &["ntp", "ospf", "tls_certificate_too_long"]),
+    ("pgsql", &["pgsql", "postgres", "arkime_synthetic"]),
+    ("quic", &["quic", "ja4", "arkime_synthetic"]),
+    ("redis", &["redis", "arkime_synthetic"]),
+    ("sip", &["sip", "fuzz-2006-06-26-2594", "arkime_synthetic"]),
+    ("tftp", &["tftp", "arkime_synthetic"]),
+    ("websocket", &["websocket", "arkime_synthetic"]),
+];
+
+#[test]
+fn nothing_else_is_taken_for_what_captures_are_named_for() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(3).expect("the root of the repository");
+    let mut all = Vec::new();
+    small_captures(&root.join("../shared/data/pcaps"), 0, &mut all);
+    small_captures(&root.join("../shared/data/suricata-verify"), 0, &mut all);
+    if all.is_empty() {
+        println!("NOT RUN: nothing_else_is_taken_for_what_captures_are_named_for (no captures beside the repository)");
+        return;
+    }
+    let (mut found, mut wrong) = (BTreeMap::<&str, u32>::new(), Vec::new());
+    for path in &all {
+        let Some(seen) = read(path, Config::default(), usize::MAX) else { continue };
+        let name = path.display().to_string().to_ascii_lowercase();
+        for (protocol, words) in NAMED.iter().filter(|(protocol, _)| seen.recognised.contains(protocol)) {
+            *found.entry(protocol).or_default() += 1;
+            if !words.iter().any(|word| name.contains(word)) {
+                wrong.push(format!("{protocol}: {name}"));
+            }
+        }
+    }
+    println!("{found:?}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(NAMED.iter().all(|(protocol, _)| found.get(protocol).is_some_and(|count| *count >= 3)), "{found:?}");
 }
