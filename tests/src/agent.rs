@@ -111,6 +111,12 @@ impl Agent {
         &self.client
     }
 
+    /// Where its programs are pinned.
+    pub fn pin_dir(&self) -> String {
+        let [.., pins] = places(self.dir.path());
+        pins
+    }
+
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }

@@ -11,7 +11,7 @@ use bulkhead_kit::cgroup::MemoryCgroup;
 use bulkhead_kit::host::HostState;
 use bulkhead_kit::net::{self, Net};
 use bulkhead_kit::process::{SIGTERM, TempDir};
-use bulkhead_kit::traffic::{Beside, PATIENCE, Receiver, SILENCE, Service, Writes, tcp_exchange, udp_send};
+use bulkhead_kit::traffic::{Beside, PATIENCE, Receiver, SILENCE, Service, Talk, Writes, tcp_exchange, udp_send};
 use bulkhead_kit::{not_run, root_or_not_run, wait_until};
 use bulkhead_sys::netns::Netns;
 
@@ -254,4 +254,40 @@ fn an_upgrade_under_fail_closed_passes_nothing_unjudged() {
     assert!(evil > 500);
     assert_eq!(passed, 0);
     agent.down();
+}
+
+#[test]
+fn a_second_agent_on_the_same_programs_is_refused_whatever_directory_it_runs_in() {
+    if !root_or_not_run("a_second_agent_on_the_same_programs_is_refused_whatever_directory_it_runs_in") {
+        return;
+    }
+    let _alone = alone();
+    let net = net::one_bridge("fltwice");
+    let agent = start("fltwice", &net, OPEN, &[]);
+    let elsewhere = agent.dir().path().join("elsewhere").display().to_string();
+    let pins = agent.pin_dir();
+    let socket = agent.dir().path().join("other.sock").display().to_string();
+    let other = |verb: &str, more: &[&str]| {
+        let words = [&["--socket", &socket, verb, "--run-dir", &elsewhere, "--pin-dir", &pins], more].concat();
+        let output = agent.run(&words);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let at = |name: &str| agent.dir().path().join("other").join(name).display().to_string();
+    let text = format!(
+        "api:\n  socket: {socket}\n  metrics: \"off\"\nevents:\n  eve:\n    path: {}\n  store:\n    path: {}\n",
+        at("eve.json"),
+        at("events.db")
+    );
+    let config = agent.dir().write("other/bulkhead.yaml", text).display().to_string();
+    let (code, said) = other("run", &["--config", &config]);
+    assert!(code == Some(3) && said.contains("is held by"), "{code:?}: {said}");
+    let (code, said) = other("down", &[]);
+    assert!(code != Some(0) && said.contains("is held by"), "{code:?}: {said}");
+    // The first one is as it was.
+    let status = agent.client().status().expect("status");
+    assert!(status.path.interfaces_armed >= 2, "{status:?}");
+    let (client, server) = (net.node("client"), net.node("server"));
+    let echo = Receiver::tcp(&server.netns, 0, Service::Echo);
+    let mut talk = Talk::open(&client.netns, SocketAddr::new(server.v4.into(), echo.port)).expect("a connection");
+    talk.say().expect("an answer");
 }

@@ -19,7 +19,7 @@ use bulkhead_model::Mode;
 use bulkhead_policy::config::{GuardUnknown, PathKind};
 use bulkhead_policy::{Fail, Listen, PolicySnapshot, Segmenter, Workers as WorkerCount};
 use bulkhead_store::{EventType, EventTypes, Store, StoreConfig};
-use bulkhead_sys::lock::LockFile;
+use bulkhead_sys::lock::{LockFile, LockedDir};
 use bulkhead_sys::netlink::{Change, LinkStats, Monitor, Netlink};
 use bulkhead_sys::netns::Netns;
 use bulkhead_sys::notify::{self, Notifier};
@@ -130,7 +130,8 @@ pub fn run(options: &RunOptions, ready: &mut dyn FnMut(&Path)) -> Result<(), Err
     };
     let engine = Arc::new(Engine::new(&EngineSettings::of(config), ruleset, workers, registry.clone(), recorder.clone()));
     let wake = EventFd::new()?;
-    let route = open_route(options, &loaded, &engine, (&registry, &recorder), workers)?;
+    let mut pins = None;
+    let route = open_route(options, &loaded, &engine, (&registry, &recorder), workers, &mut pins)?;
     let kernel_maps = match &route {
         Route::Tcx(path) => Some(Arc::clone(&path.maps)),
         Route::Queue(_) | Route::None { .. } => None,
@@ -216,6 +217,7 @@ pub fn run(options: &RunOptions, ready: &mut dyn FnMut(&Path)) -> Result<(), Err
 pub fn down(run_dir: &Path, pin_dir: &Path) -> Result<Vec<String>, Error> {
     bulkhead_bpf::quiet();
     let lock_file = take_lock(run_dir)?;
+    let pins = LockedDir::acquire(pin_dir)?;
     let mut done = Vec::new();
     let links = bulkhead_bpf::path::clear(pin_dir).map_err(|error| Error::CannotEnforce(error.to_string()))?;
     if links > 0 {
@@ -228,7 +230,7 @@ pub fn down(run_dir: &Path, pin_dir: &Path) -> Result<Vec<String>, Error> {
         done.push(format!("interface {tap_name} removed"));
     }
     done.extend(undo_journal(run_dir));
-    drop(lock_file);
+    drop((pins, lock_file));
     let _ = std::fs::remove_file(run_dir.join("agent.lock"));
     let _ = std::fs::remove_dir(run_dir);
     Ok(done)
@@ -317,6 +319,7 @@ fn open_route(
     engine: &Arc<Engine>,
     names: (&Registry, &Recorder),
     workers: usize,
+    pins: &mut Option<LockedDir>,
 ) -> Result<Route, Error> {
     let config = &loaded.config;
     let judge: Arc<dyn Judge> = Arc::clone(engine) as Arc<dyn Judge>;
@@ -327,6 +330,10 @@ fn open_route(
             journal.mounted_bpffs = Some(PathBuf::from(BPFFS));
             journal.write(&options.run_dir)?;
             mounts::mount_bpffs(BPFFS)?;
+        }
+        // Two agents on the same programs would undo each other, whatever directories they run in.
+        if std::fs::create_dir_all(&options.pin_dir).is_ok() {
+            *pins = LockedDir::acquire(&options.pin_dir)?;
         }
         journal.pin_dir = Some(options.pin_dir.clone());
         journal.write(&options.run_dir)?;

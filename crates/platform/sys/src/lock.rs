@@ -98,6 +98,30 @@ impl Drop for LockFile {
     }
 }
 
+/// A folder that this process alone works in, also where it is no place for files (bpffs). Let go when this is dropped.
+#[derive(Debug)]
+pub struct LockedDir {
+    _dir: File,
+}
+
+impl LockedDir {
+    /// Takes the lock at once or not at all. `None` when there is no such folder.
+    pub fn acquire(path: impl AsRef<Path>) -> Result<Option<Self>, Error> {
+        let path = path.as_ref();
+        let doing = || format!("lock {}", path.display());
+        let dir = match OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path) {
+            Ok(dir) => dir,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(OsError::io(doing(), &e).into()),
+        };
+        // SAFETY: no pointers; the descriptor is open.
+        match check(unsafe { libc::flock(dir.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }, doing) {
+            Err(error) if error.is(libc::EWOULDBLOCK) => Err(Error::Held { path: path.into(), holder: None }),
+            other => Ok(other.map(|_| Some(Self { _dir: dir }))?),
+        }
+    }
+}
+
 fn read_pid(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.rewind().ok()?;
@@ -110,6 +134,18 @@ const ATTEMPTS_MAX: u32 = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_is_locked_for_one_at_a_time() {
+        let dir = std::env::temp_dir().join(format!("bulkhead-locked-{}", std::process::id()));
+        assert!(LockedDir::acquire(&dir).expect("nothing to lock").is_none());
+        std::fs::create_dir(&dir).expect("a folder");
+        let first = LockedDir::acquire(&dir).expect("free").expect("there");
+        assert!(matches!(LockedDir::acquire(&dir), Err(Error::Held { .. })));
+        drop(first);
+        assert!(LockedDir::acquire(&dir).expect("free again").is_some());
+        std::fs::remove_dir(&dir).expect("empty");
+    }
 
     #[test]
     fn the_second_one_learns_who_holds_the_lock_and_gets_it_afterwards() {
