@@ -59,6 +59,24 @@ impl HostState {
         Self(facts)
     }
 
+    /// As [`HostState::take`], once two pictures in a row are the same: addresses become usable some time after they were given.
+    ///
+    /// # Panics
+    /// As [`HostState::take`].
+    pub fn settled(at: &Netns) -> Self {
+        let mut before = Self::take(at);
+        for _ in 0..20 {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            let now = Self::take(at);
+            let same = Self::difference(&before, &now).is_empty();
+            before = now;
+            if same {
+                break;
+            }
+        }
+        before
+    }
+
     /// What is there now and was not before (`+`), or the other way round (`-`), a line each; empty when nothing changed.
     pub fn difference(before: &Self, after: &Self) -> String {
         let mut out = String::new();

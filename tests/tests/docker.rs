@@ -232,7 +232,10 @@ fn a_container_with_the_hosts_network_is_never_counted_as_protected() {
 fn dockers_own_rules_and_traffic_are_the_same_after_down() {
     let Some(host) = Host::new("dockers_own_rules_and_traffic_are_the_same_after_down") else { return };
     let web = host.docker.run("dk-down", &["--publish", "8089:80"], &WEB);
-    let before = HostState::take(host.docker.host());
+    wait_until("all addresses are in use", PATIENCE, || {
+        !HostState::take(host.docker.host()).lines("addresses").iter().any(|line| line.contains("tentative"))
+    });
+    let before = HostState::settled(host.docker.host());
     let mut agent = host.agent("dkdown", "mode: protect\n");
     wait_protected(&agent, &["dk-down"]);
     let with_agent = HostState::take(host.docker.host());

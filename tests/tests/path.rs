@@ -284,20 +284,6 @@ fn segments_deny_the_first_packet_without_the_agent() {
     agent.process().go_on();
 }
 
-/// The host once its links have settled.
-fn settled(at: &bulkhead_sys::netns::Netns) -> HostState {
-    let mut before = HostState::take(at);
-    for _ in 0..20 {
-        std::thread::sleep(Duration::from_millis(300));
-        let now = HostState::take(at);
-        if HostState::difference(&before, &now).is_empty() {
-            return now;
-        }
-        before = now;
-    }
-    before
-}
-
 /// Talks over an established connection until told otherwise, and counts what came back.
 struct Conversation {
     stream: TcpStream,
@@ -530,7 +516,7 @@ fn down_leaves_the_host_as_it_was() {
     let _alone = alone();
     let net = net::everything("pathdown");
     drop(agent("pathdown0", &net, PROTECT)); // mounts what the kit shares between tests
-    let before = settled(net.host());
+    let before = HostState::settled(net.host());
     let inside = HostState::take(&net.node("macvlan").netns);
     let mut running = agent("pathdown", &net, PROTECT);
     armed(&running, 4);
@@ -553,7 +539,7 @@ fn the_fallback_path_blocks_too() {
     }
     let _alone = alone();
     let net = net::two_bridges("pathnfq");
-    let before = settled(net.host());
+    let before = HostState::settled(net.host());
     let mut agent = agent("pathnfq", &net, "mode: protect\npath:\n  kind: nfqueue\n");
     let (client, server, far) = (net.node("client"), net.node("server"), net.node("far"));
     for (from, to) in [(client, server), (client, far)] {
