@@ -5,6 +5,7 @@ pub const FILES: &[(&str, &str)] = &[
     ("built-in/code-injection.rules", include_str!("../../../../rules/bulkhead/code-injection.rules")),
     ("built-in/command-injection.rules", include_str!("../../../../rules/bulkhead/command-injection.rules")),
     ("built-in/cross-site-scripting.rules", include_str!("../../../../rules/bulkhead/cross-site-scripting.rules")),
+    ("built-in/exploited-applications.rules", include_str!("../../../../rules/bulkhead/exploited-applications.rules")),
     ("built-in/exploited-cves.rules", include_str!("../../../../rules/bulkhead/exploited-cves.rules")),
     ("built-in/files-and-addresses.rules", include_str!("../../../../rules/bulkhead/files-and-addresses.rules")),
     ("built-in/java.rules", include_str!("../../../../rules/bulkhead/java.rules")),
