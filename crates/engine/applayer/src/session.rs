@@ -35,6 +35,7 @@ pub struct Session {
     original: Option<Protocol>,
     inbox: [Vec<u8>; 2],
     ended: [bool; 2],
+    spoke: [bool; 2],
     /// The direction that spoke first.
     first: Option<Dir>,
     switches: u32,
@@ -64,6 +65,7 @@ impl Session {
             original: None,
             inbox: [Vec::new(), Vec::new()],
             ended: [false; 2],
+            spoke: [false; 2],
             first: None,
             switches: 0,
             left: None,
@@ -138,11 +140,27 @@ impl Session {
             context.stats.sessions += 1;
         }
         match self.layer {
-            Layer::Known(_) => self.feed(dir, bytes, context, sink),
+            Layer::Known(_) => {
+                self.compare(dir, bytes, &context.config.disabled, sink);
+                self.feed(dir, bytes, context, sink);
+            }
             Layer::Unknown { .. } => self.probe(dir, bytes, context, sink),
             Layer::Done(_) => {}
         }
+        self.spoke[dir.index()] = true;
         self.report(dir, context, sink);
+    }
+
+    /// The first words of the side that answers may be those of another protocol.
+    fn compare(&self, dir: Dir, bytes: &[u8], disabled: &[(Protocol, Transport)], sink: &mut dyn Sink) {
+        if self.spoke[dir.index()] || self.transport == Transport::Udp || self.switches > 0 {
+            return;
+        }
+        if let Found::Protocol(entry) = detect::detect(self.transport, dir, bytes, disabled)
+            && self.protocol.is_some_and(|protocol| protocol != entry.protocol)
+        {
+            sink.event("applayer_mismatch_protocol_both_directions", dir);
+        }
     }
 
     /// `len` bytes of a direction will not come.

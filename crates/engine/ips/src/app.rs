@@ -39,6 +39,8 @@ const DONE_MAX: usize = 32;
 const TX_BITS_MAX: usize = 128;
 /// Transactions of one flow whose files are kept.
 const STORED_MAX: usize = 64;
+/// Events of sessions in one packet.
+const APP_EVENTS_MAX: usize = 16;
 /// Transactions that end in one packet and are told of.
 const TOLD_MAX: usize = 1024;
 
@@ -120,6 +122,9 @@ pub(crate) struct AppFlow {
     stored: Vec<(u64, [bool; 2])>,
     /// Files of all further transactions are.
     stored_all: [bool; 2],
+    /// Transactions that are not to be logged, and whether none further is.
+    quiet: Vec<u64>,
+    quiet_all: bool,
     /// Offset in each direction before which all bytes belong to transactions that are complete.
     raw_from: [u64; 2],
     /// Rules whose literal was in the payload.
@@ -161,6 +166,8 @@ impl AppFlow {
             tx_bits: Vec::new(),
             stored: Vec::new(),
             stored_all: [false; 2],
+            quiet: Vec::new(),
+            quiet_all: false,
             raw_from: [0; 2],
             gates: Vec::new(),
             transport,
@@ -219,6 +226,23 @@ impl AppFlow {
                 }
             },
         }
+    }
+
+    /// A rule wants a transaction not to be logged, or none of the flow.
+    pub fn quiet(&mut self, tx: Option<u64>) {
+        match tx {
+            None => self.quiet_all = true,
+            Some(tx) => {
+                if self.quiet.len() >= STORED_MAX {
+                    self.quiet.remove(0);
+                }
+                self.quiet.push(tx);
+            }
+        }
+    }
+
+    pub fn is_quiet(&self, tx: u64) -> bool {
+        self.quiet_all || self.quiet.contains(&tx)
     }
 
     pub fn is_stored(&self, tx: u64, dir: Dir) -> bool {
@@ -688,6 +712,12 @@ impl Sink for Listener<'_, '_> {
         }
         if tx.overflowed {
             self.fault(AppFault::Overflowed);
+        }
+    }
+
+    fn event(&mut self, event: &'static str, _dir: Dir) {
+        if self.scratch.app_events.len() < APP_EVENTS_MAX && !self.scratch.app_events.contains(&event) {
+            self.scratch.app_events.push(event);
         }
     }
 

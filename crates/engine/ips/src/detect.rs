@@ -281,6 +281,8 @@ pub(crate) struct Scratch {
     pub app_fault: Option<AppFault>,
     /// Transactions that this packet has ended, for the log.
     pub told: Vec<(u64, Protocol, Record)>,
+    /// Events of sessions that belong to no transaction.
+    pub app_events: Vec<&'static str>,
     /// Files that are over.
     pub files: Vec<FileDone>,
     /// Matches from here on are of the call in hand.
@@ -303,6 +305,7 @@ impl Scratch {
         self.app_fault = None;
         self.told.clear();
         self.files.clear();
+        self.app_events.clear();
         self.settled_from = 0;
         self.work = Work::default();
         if self.stamps.len() != rules {

@@ -28,7 +28,7 @@ use bulkhead_net::flow::{Direction, EndedFlow, Endpoint, Flow, FlowRef, FlowStat
 use bulkhead_net::stream::{Ignored, Reassembler, Refused, SegmentOutcome, StreamStats, TcpStream};
 use bulkhead_net::{ChecksumState, LinkType};
 use bulkhead_rules::Action;
-use bulkhead_rules::condition::{End as StreamEnd, FileScope, FlowintOperation, FlowintValue, Towards};
+use bulkhead_rules::condition::{ConfigScope, End as StreamEnd, FileScope, FlowintOperation, FlowintValue, Towards};
 use bulkhead_rules::limits::RateFilter;
 use bulkhead_rules::tree::{FlowbitsOperation, NumberTest};
 
@@ -498,7 +498,7 @@ impl Judge {
         let mut verdict = fault.map_or(Verdict::Accept, |fault| verdict_of(fault, &self.config));
         if !verdict.passes() && meta.protect {
             // The receiver never sees it, so only rules on what was found are asked.
-            let findings = Findings { decode: packet.events, stream: of_stream.as_slice() };
+            let findings = Findings { decode: packet.events, stream: of_stream.as_slice(), app: &[] };
             let view = PacketView { packet, from, to, dir: Some(dir), in_stream: false, first_in_direction: false, findings };
             inspect_findings(&self.rules, &self.config, &view, &mut self.scratch, &mut self.stats);
             let of_findings = |matched: &crate::detect::Matched| !self.rules.rule(matched.rule).raised.is_empty();
@@ -521,7 +521,8 @@ impl Judge {
             | SegmentOutcome::Condemned => false,
         };
         let first_in_direction = !std::mem::replace(&mut flow.state.ip_only_done[index(dir)], true);
-        let findings = Findings { decode: packet.events, stream: of_stream.as_slice() };
+        let of_app = std::mem::take(&mut self.scratch.app_events);
+        let findings = Findings { decode: packet.events, stream: of_stream.as_slice(), app: &of_app };
         let view = PacketView { packet, from, to, dir: Some(dir), in_stream, first_in_direction, findings };
         inspect_packet(&self.rules, &self.config, &view, &mut self.scratch, &mut self.stats);
         let (rules, flow) = (&self.rules, &*flow);
@@ -640,7 +641,7 @@ impl Judge {
         self.key = Some(key);
         let (from, to) = ((packet.src(), 0, meta.home.source), (packet.dst(), 0, meta.home.destination));
         self.scratch.begin(self.rules.len());
-        let findings = Findings { decode: packet.events, stream: &[] };
+        let findings = Findings { decode: packet.events, stream: &[], app: &[] };
         let view = PacketView { packet, from, to, dir: None, in_stream: false, first_in_direction: false, findings };
         inspect_packet(&self.rules, &self.config, &view, &mut self.scratch, &mut self.stats);
         // Contents are for the whole datagram; here only rules on the fragment's own headers count.
@@ -765,6 +766,9 @@ impl Judge {
             }
             if let Some(flow) = &mut flow {
                 self.stats.flowbits_refused += apply_flowbits(rule, &mut flow.state) + apply_flowints(rule, &mut flow.state);
+            }
+            if let (Some(scope), Some(app)) = (rule.quiets, flow.as_mut().and_then(|flow| flow.state.app.as_deref_mut())) {
+                app.quiet(found.tx.as_ref().filter(|_| scope == ConfigScope::Transaction).map(|tx| tx.id));
             }
             if let (Some((towards, scope)), Some(tx)) = (rule.store, &found.tx)
                 && let Some(app) = flow.as_mut().and_then(|flow| flow.state.app.as_deref_mut())
@@ -993,7 +997,7 @@ impl Judge {
         // Not in the table any more; `established` is all that is asked of it.
         let at = At { flow: None, established, fragmented: false };
         let decision = self.decide(place, Some(at), Some(flow), client, server);
-        mark_stored(&mut self.scratch, flow.state.app.as_deref());
+        mark(&mut self.scratch, flow.state.app.as_deref());
         flow.state.would_be_condemned |= !decision.verdict.passes();
         self.tell(now, key, (meta.src, meta.dst), meta.zone, None);
     }
@@ -1004,7 +1008,7 @@ impl Judge {
             return;
         }
         let Some(flow) = self.flows.get_mut(flow) else { return };
-        mark_stored(&mut self.scratch, flow.state.app.as_deref());
+        mark(&mut self.scratch, flow.state.app.as_deref());
         let key = FlowKey { id: flow.id, proto: flow.tuple.proto, src: flow.tuple.src, dst: flow.tuple.dst };
         let ends = (flow.state.client, flow.state.server);
         self.tell(place.now, key, ends, place.meta.zone, place.dir);
@@ -1084,11 +1088,12 @@ impl Judge {
     }
 }
 
-/// Which of the files that are over rules want kept.
-fn mark_stored(scratch: &mut Scratch, app: Option<&AppFlow>) {
+/// Which of the files that are over rules want kept, and which transactions not logged.
+fn mark(scratch: &mut Scratch, app: Option<&AppFlow>) {
     for file in &mut scratch.files {
         file.stored |= app.is_some_and(|app| app.is_stored(file.tx, file.dir));
     }
+    scratch.told.retain(|(tx, ..)| !app.is_some_and(|app| app.is_quiet(*tx)));
 }
 
 /// Client and server as rules see them.

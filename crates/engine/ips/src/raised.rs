@@ -15,6 +15,8 @@ pub(crate) enum Raised {
     Decode(DecodeEvent),
     /// Without `stream.`.
     Stream(&'static str),
+    /// Of the recognition of an application.
+    App(&'static str),
     /// The checksum of this layer is wrong.
     Checksum(Layer),
     /// Nothing here raises it ([`bulkhead_net::decode::NEVER_RAISED`]).
@@ -40,6 +42,7 @@ pub(crate) fn raised(condition: &Condition) -> Option<Raised> {
     Some(match condition {
         Condition::DecodeEvent(name) => DecodeEvent::from_name(name).map_or(Raised::Never, Raised::Decode),
         Condition::StreamEvent(name) => Raised::Stream(name),
+        Condition::AppLayerEvent { protocol: None, event: Some(name) } => Raised::App(name),
         Condition::Checksum { layer, valid: false } => Raised::Checksum(layer_of(*layer)),
         _ => return None,
     })
@@ -87,17 +90,19 @@ pub(crate) fn checksum(layer: Layer, packet: &Packet<'_>) -> Option<bool> {
 pub(crate) struct Findings<'a> {
     pub decode: Events,
     pub stream: &'a [&'static str],
+    pub app: &'a [&'static str],
 }
 
 impl Findings<'_> {
     pub const fn is_empty(&self) -> bool {
-        self.decode.is_empty() && self.stream.is_empty()
+        self.decode.is_empty() && self.stream.is_empty() && self.app.is_empty()
     }
 
     pub fn has(&self, raised: Raised, packet: Option<&Packet<'_>>) -> bool {
         match raised {
             Raised::Decode(event) => self.decode.contains(event),
             Raised::Stream(name) => self.stream.contains(&name),
+            Raised::App(name) => self.app.contains(&name),
             Raised::Checksum(layer) => packet.is_some_and(|packet| checksum(layer, packet) == Some(false)),
             Raised::Never => false,
         }
@@ -129,7 +134,9 @@ impl ByFinding {
         }
         let wrong = LAYERS.into_iter().filter(|layer| packet.is_some_and(|packet| checksum(*layer, packet) == Some(false)));
         let all = findings.decode.iter().map(Raised::Decode);
-        let all = all.chain(findings.stream.iter().map(|name| Raised::Stream(name))).chain(wrong.map(Raised::Checksum));
+        let of_stream = findings.stream.iter().map(|name| Raised::Stream(name));
+        let of_app = findings.app.iter().map(|name| Raised::App(name));
+        let all = all.chain(of_stream).chain(of_app).chain(wrong.map(Raised::Checksum));
         for rule in all.filter_map(|raised| self.rules.get(&raised)).flatten() {
             found(*rule);
         }

@@ -18,8 +18,8 @@ use bulkhead_net::flow::Direction;
 use bulkhead_rules::buffer::BufferId;
 use bulkhead_rules::classification::PRIORITY_DEFAULT;
 use bulkhead_rules::condition::{
-    AppLayerMode, Condition, Effect, End as StreamEnd, FileScope, Flowint, FlowintOperation, FlowintValue, IntegerTest, IpOption,
-    Recognised, Towards,
+    AppLayerMode, Condition, ConfigScope, Effect, End as StreamEnd, FileScope, Flowint, FlowintOperation, FlowintValue, IntegerTest,
+    IpOption, Recognised, TcpSessionState, Towards,
 };
 use bulkhead_rules::limits::{RateFilter, SuppressionSide};
 use bulkhead_rules::tree::{Base, Body, Endian, FastPattern, FlowWord, Flowbits, FlowbitsOperation, NumberTest, PacketTest, Threshold};
@@ -95,6 +95,10 @@ pub(crate) struct Compiled {
     pub ipreps: Vec<IprepAsked>,
     /// Files are to be kept: of which direction, and how many of them.
     pub store: Option<(Option<Towards>, FileScope)>,
+    /// What it matches is not logged.
+    pub quiets: Option<ConfigScope>,
+    /// States of the connection, one of each list.
+    pub sessions: Vec<Vec<TcpSessionState>>,
     /// Findings that it asks for, and checksums that have to be right.
     pub raised: Vec<Raised>,
     pub right_checksums: Vec<Layer>,

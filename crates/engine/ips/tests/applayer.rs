@@ -376,3 +376,30 @@ fn captures_byte_by_byte_raise_the_alerts_of_the_whole() {
 
 /// Of one capture.
 const CUT_BYTES_MAX: usize = 40_000;
+
+#[test]
+fn a_rule_may_keep_transactions_out_of_the_log_and_ask_for_the_connections_state() {
+    let config = PipelineConfig { transactions: true, ..PipelineConfig::default() };
+    let mut bench = Bench::with(
+        config,
+        r#"config http any any -> any any (msg:"quiet"; flow:to_server; http.uri; content:"/quiet"; config:logging disable, type tx, scope tx; sid:1;)
+        alert tcp any any -> any any (msg:"closing"; tcp.session:closing; flags:F+; sid:2;)
+        alert http any any -> any any (msg:"mismatch"; app-layer-event:applayer_mismatch_protocol_both_directions; sid:3;)"#,
+    );
+    let mut connection = Connection::new(40_000, 8_080);
+    connection.open(&mut bench);
+    for uri in ["/quiet", "/loud"] {
+        connection.request(&mut bench, format!("GET {uri} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        connection.reply(&mut bench, b"HTTP/1.1 204 No Content\r\n\r\n");
+    }
+    let logged: Vec<_> =
+        transactions(&bench).iter().filter_map(|tx| tx.record.get(Buffer::HttpUri, Dir::ToServer)).map(<[u8]>::to_vec).collect();
+    assert_eq!((logged, bench.sids()), (vec![b"/loud".to_vec()], vec![]));
+    bench.send(&connection.client_says(0, FIN | ACK, b""));
+    assert_eq!(bench.sids(), [2]);
+    let mut connection = Connection::new(40_001, 8_080);
+    connection.open(&mut bench);
+    connection.request(&mut bench, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    connection.reply(&mut bench, b"SSH-2.0-OpenSSH_9.9\r\n");
+    assert_eq!(bench.sids(), [2, 3]);
+}

@@ -1,5 +1,8 @@
 //! What of a rule is neither header nor content: the flow's state, its bits and counters, and how often it may speak.
 
+use bulkhead_net::stream::Phase;
+use bulkhead_rules::condition::TcpSessionState;
+
 use super::*;
 use crate::threshold::Thresholds;
 
@@ -21,6 +24,11 @@ pub(super) fn conditions_hold(rule: &Compiled, place: Place<'_>, at: Option<At>,
     if test.start && !flow.is_some_and(|flow| place.dir.is_some_and(|dir| begins(flow, dir))) {
         return false;
     }
+    let in_state =
+        |states: &Vec<TcpSessionState>| flow.and_then(|flow| flow.tcp.as_ref()).is_some_and(|stream| states.contains(&session(stream)));
+    if !rule.sessions.iter().all(in_state) {
+        return false;
+    }
     let not_known = |flow: &Flow<FlowState>| flow.state.app_bit() == 0;
     let told = |flow: &Flow<FlowState>| flow.state.app_told;
     if (rule.before_app && !flow.is_some_and(not_known)) || (rule.once_app && flow.is_none_or(told)) {
@@ -40,6 +48,14 @@ pub(super) fn conditions_hold(rule: &Compiled, place: Place<'_>, at: Option<At>,
             FlowbitsOperation::Set | FlowbitsOperation::Unset | FlowbitsOperation::Toggle => true,
         }
     })
+}
+
+const fn session(stream: &TcpStream) -> TcpSessionState {
+    match stream.phase() {
+        Phase::New | Phase::SynSent | Phase::SynReceived => TcpSessionState::Setup,
+        Phase::Established => TcpSessionState::Established,
+        Phase::Closing | Phase::Closed => TcpSessionState::Closing,
+    }
 }
 
 /// The packet in hand is the first of its direction.

@@ -10,7 +10,7 @@ impl Judge {
             }
         }
         let ends = malformed.ip.map(|(from, to, _)| ((from, 0, meta.home.source), (to, 0, meta.home.destination)));
-        let findings = Findings { decode: malformed.events, stream: &[] };
+        let findings = Findings { decode: malformed.events, stream: &[], app: &[] };
         let view = FrameView { ether: None, is_arp: false, findings, ends };
         let decision = self.frame_rules(now, meta, &view, malformed.ip.map_or(0, |(_, _, proto)| proto));
         Outcome { rule: decision.rule, ..Outcome::of(verdict_of(Fault::Malformed, &self.config)) }
@@ -48,7 +48,7 @@ impl Judge {
         self.scratch.begin(self.rules.len());
         // The packet's own were told of with it, unless a checksum is what is wrong.
         let decode = if beside.is_empty() { packet.events } else { beside };
-        let findings = Findings { decode, stream: &[] };
+        let findings = Findings { decode, stream: &[], app: &[] };
         let view = PacketView { packet, from, to, dir: None, in_stream: false, first_in_direction: false, findings };
         inspect_findings(&self.rules, &self.config, &view, &mut self.scratch, &mut self.stats);
         self.decide(Place { now, meta, key, dir: None }, None, None, from, to);

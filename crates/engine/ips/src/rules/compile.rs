@@ -1,5 +1,7 @@
 //! One rule made ready to run, or refused by name: nothing is loaded with less than it says.
 
+use bulkhead_rules::condition::TcpSessionState;
+
 use super::*;
 use crate::raised::{raised, right_checksum};
 use crate::sets::{IprepAsked, Sets};
@@ -194,13 +196,18 @@ pub(super) fn compile_rule(
             Effect::FileStore { towards, scope } => Some((*towards, *scope)),
             _ => None,
         }),
+        quiets: signature.effects.iter().find_map(|effect| match effect {
+            Effect::DisableLogging(scope) => Some(*scope),
+            _ => None,
+        }),
+        sessions: signature.conditions.iter().filter_map(sessions).collect(),
         raised,
         right_checksums,
         stream_sizes,
         steps,
         flowbits: signature.flowbits.iter().map(flowbits_step).collect(),
         flowints: flowint_steps(signature),
-        noalert: signature.noalert,
+        noalert: signature.noalert || header.action == Action::Config,
         thresholds: signature.thresholds.clone(),
         rate_filter: signature.rate_filter,
         suppressions: signature
@@ -221,9 +228,6 @@ pub(super) fn compile_rule(
 fn refused(rule: &Rule) -> Option<(Code, String)> {
     let (header, signature) = (&rule.header, &rule.signature);
     let keyword = |name: &str| Some((Code::KeywordUnsupported, format!("`{name}` is not supported yet")));
-    if header.action == Action::Config {
-        return Some((Code::ActionUnsupported, "the action `config` is not supported yet".to_owned()));
-    }
     let unbuilt = |name: &str| Some((Code::ProtocolUnsupported, format!("the protocol `{name}` is not supported yet")));
     match header.protocol {
         Protocol::App(app) if !is_parsed(app) => return unbuilt(app.name()),
@@ -244,10 +248,6 @@ fn refused(rule: &Rule) -> Option<(Code, String)> {
         }
         if let Some(reason) = list.matches.iter().find_map(refused_match) {
             return Some(reason);
-        }
-        // Outside of a transaction nobody says in which order numbers are.
-        if signature.apps.is_empty() && list.matches.iter().any(of_dce) {
-            return keyword("dce outside of dcerpc and smb");
         }
     }
     if !signature.apps.is_empty() && !signature.apps.iter().any(|app| is_parsed(*app)) {
@@ -301,7 +301,10 @@ pub(crate) fn refused_beside_buffers(rule: &Rule, known: impl Fn(&Condition) -> 
     let done = |effect: &Effect| {
         HostBit::written(effect).is_some()
             || TxBit::written(effect).is_some()
-            || matches!(effect, Effect::Flowint(_) | Effect::FileStore { .. } | Effect::Tag(_) | Effect::Bypass | Effect::Alert)
+            || matches!(
+                effect,
+                Effect::Flowint(_) | Effect::FileStore { .. } | Effect::DisableLogging(_) | Effect::Tag(_) | Effect::Bypass | Effect::Alert
+            )
     };
     let beyond = |body: &Body| match body {
         Body::Condition(condition) => !known(condition),
@@ -320,7 +323,9 @@ pub(crate) fn refused_beside_buffers(rule: &Rule, known: impl Fn(&Condition) -> 
 /// Conditions that the flow or its hosts answer, of whatever rule.
 pub(crate) fn is_of_flow(condition: &Condition) -> bool {
     match condition {
-        Condition::Flowint(_) | Condition::Hostbits(_) | Condition::Iprep(_) | Condition::StreamSize { .. } => true,
+        Condition::Flowint(_) | Condition::Hostbits(_) | Condition::Iprep(_) | Condition::StreamSize { .. } | Condition::TcpSession(_) => {
+            true
+        }
         Condition::Xbits(_) => true,
         Condition::AppLayerProtocol(test) => test.mode != AppLayerMode::Original,
         _ => false,
@@ -403,15 +408,23 @@ struct AskedApp {
 /// The bit of a flow whose protocol will never be known.
 pub(crate) const NO_APP: u64 = 1 << 63;
 
+/// The bit of no protocol.
+const NEVER_AN_APP: u64 = 1 << 62;
+
 fn asked_app(signature: &bulkhead_rules::Signature) -> Result<AskedApp, (Code, String)> {
     let mut asked = AskedApp { mask: u64::MAX, unknown: false };
     for condition in &signature.conditions {
         let Condition::AppLayerProtocol(test) = condition else { continue };
         if test.protocols.contains(&Recognised::Unknown) {
-            if test.negated || test.protocols.len() > 1 {
-                return Err((Code::ValueUnsupported, "`app-layer-protocol:!unknown` is not supported yet".to_owned()));
+            if test.protocols.len() > 1 {
+                return Err((Code::ValueUnsupported, "`app-layer-protocol` with unknown and others is not supported yet".to_owned()));
             }
-            asked.unknown = true;
+            if test.negated {
+                // Whatever is known of it, and be it that it is none that is known here.
+                asked.mask &= !NEVER_AN_APP;
+            } else {
+                asked.unknown = true;
+            }
             continue;
         }
         let bits = test.protocols.iter().fold(0, |bits, one| {
@@ -430,6 +443,13 @@ fn asked_app(signature: &bulkhead_rules::Signature) -> Result<AskedApp, (Code, S
 /// Keywords that look at one packet. `ip_proto` does not, in Suricata either.
 const fn forces_packet(test: &PacketTest) -> bool {
     !matches!(test, PacketTest::IpProto { .. })
+}
+
+fn sessions(condition: &Condition) -> Option<Vec<TcpSessionState>> {
+    match condition {
+        Condition::TcpSession(states) => Some(states.clone()),
+        _ => None,
+    }
 }
 
 fn flowbits_step(bits: &Flowbits) -> FlowbitsStep {

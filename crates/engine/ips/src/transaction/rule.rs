@@ -120,7 +120,7 @@ impl TxRule {
             .iter()
             .any(|list| matches!(list.buffer, BufferName::Named(id) if id != BufferId::Base64Data && !is_of_packet(id)));
         let hooked = rule.header.hook.is_some() && matches!(rule.header.protocol, bulkhead_rules::Protocol::App(_));
-        let of_dce = !signature.apps.is_empty() && signature.buffers.iter().flat_map(|list| &list.matches).any(of_dce);
+        let of_dce = signature.buffers.iter().flat_map(|list| &list.matches).any(of_dce);
         let of_file = FileTest::of(rule);
         if !named && !hooked && !of_dce && of_file.is_none() && !signature.conditions.iter().any(is_of_transactions) {
             return Ok(None);
@@ -191,7 +191,14 @@ impl TxRule {
         }
         tests.extend(Other::hook(&rule.header)?.map(Test::Other));
         let trigger = trigger(rule, &tests, only.is_none());
-        let mut compiled = Self { apps: apps_of(&signature.apps), tests, trigger, again: None, turned: None, writes: false };
+        let mut compiled = Self {
+            apps: if of_dce && signature.apps.is_empty() { apps_of(&[App::Dcerpc, App::Smb]) } else { apps_of(&signature.apps) },
+            tests,
+            trigger,
+            again: None,
+            turned: None,
+            writes: false,
+        };
         compiled.writes = compiled.changes();
         let waits = |condition: &Condition| matches!(condition, Condition::Xbits(bits) if bits.track == XbitsTrack::Transaction);
         if signature.flowbits.iter().any(|bits| bits.operation == FlowbitsOperation::IsSet) || signature.conditions.iter().any(waits) {
