@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod apply;
+pub mod baseline;
 pub mod collect;
 pub mod dpkg;
 pub mod journal;

@@ -3,7 +3,7 @@
 //! MD5 is what the database has. It finds what was changed; that a stranger can make a file of the same sum as one of
 //! Debian's is not known of MD5 (it would take a second preimage).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -140,6 +140,34 @@ fn items(root: &Root, status: &str, verified: &mut Verified) -> Result<Vec<Item>
         }
     }
     Ok(items)
+}
+
+/// The sums that packages have of these files, by path.
+pub fn sums(root: &Root, owners: &HashMap<String, String>) -> HashMap<String, String> {
+    let mut sums = HashMap::new();
+    let packages: BTreeSet<&String> = owners.values().collect();
+    let names = root.names(INFO);
+    for name in names.known().into_iter().flatten() {
+        let Some(stem) = name.strip_suffix(".md5sums") else { continue };
+        let package = stem.split(':').next().unwrap_or(stem);
+        if !packages.iter().any(|known| *known == package) {
+            continue;
+        }
+        let Fact::Known(bytes) = root.bytes(&format!("{INFO}/{name}"), DATABASE_BYTES_MAX) else { continue };
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        sums.extend(
+            text.lines()
+                .filter_map(|line| line.split_once("  "))
+                .map(|(sum, path)| (format!("/{}", path.trim_start_matches('/')), sum.to_owned())),
+        );
+    }
+    sums
+}
+
+/// MD5 of one file of a root.
+pub fn sum_of(root: &Root, path: &str) -> std::io::Result<String> {
+    let full = root.resolve(path)?;
+    sum(root, &full, path, &mut vec![0; CHUNK]).map(|(sum, _)| sum)
 }
 
 /// Indented lines below `Conffiles:`.

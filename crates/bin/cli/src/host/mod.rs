@@ -1,6 +1,7 @@
 //! `bulkhead host`: the host itself. Audited, hardened with the way back, compared with its packages. Needs no agent.
 
 mod audit;
+mod baseline;
 mod harden;
 mod show;
 mod verify;
@@ -30,6 +31,7 @@ enum Verb {
     Harden(harden::Args),
     Undo(harden::UndoArgs),
     Verify(verify::Args),
+    Baseline(baseline::Args),
 }
 
 pub fn run(args: &Args, context: &mut Context) -> Result<Exit, Failure> {
@@ -39,6 +41,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<Exit, Failure> {
         Verb::Harden(args) => harden::run(args, context),
         Verb::Undo(args) => harden::undo(args, context),
         Verb::Verify(args) => verify::run(args, context),
+        Verb::Baseline(args) => baseline::run(args, context),
     }
 }
 
