@@ -15,7 +15,23 @@ pub fn object(pipeline: &Pipeline) -> Object {
     pipeline.stream_stats().named().for_each(|(name, value)| put(&mut stats, name, value));
     let counted = pipeline.stats();
     put(&mut stats, "detect.alert", counted.alerts);
-    put(&mut stats, "detect.alerts_suppressed", counted.alerts_suppressed);
+    put(&mut stats, "detect.alerts_suppressed", counted.alerts_suppressed.saturating_sub(counted.alerts_refused));
+    put(&mut stats, "detect.alert_queue_overflow", counted.alerts_refused);
+    for (name, value) in [
+        ("accepted", counted.accepted + counted.bypassed),
+        ("blocked", counted.dropped),
+        ("rejected", counted.rejected),
+        ("replaced", 0),
+        ("drop_reason.rules", counted.drop_rule),
+        ("drop_reason.flow_drop", counted.drop_flow),
+        ("drop_reason.decode_error", counted.drop_malformed),
+        ("drop_reason.stream_error", counted.drop_conflict),
+        ("drop_reason.stream_midstream", counted.drop_unverifiable),
+        ("drop_reason.stream_memcap", counted.drop_cap),
+    ] {
+        put(&mut stats, &format!("ips.{name}"), value);
+    }
+    put(&mut stats, "tcp.reassembly_gap", pipeline.stream_stats().gaps);
     stats
 }
 

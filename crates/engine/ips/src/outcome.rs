@@ -451,6 +451,8 @@ pub struct Stats {
     pub accepted: u64,
     pub bypassed: u64,
     pub dropped: u64,
+    /// Of them, those with an answer.
+    pub rejected: u64,
     /// Monitor mode: protect would have dropped.
     pub would_have_dropped: u64,
     pub drop_rule: u64,

@@ -412,7 +412,7 @@ impl Judge {
 
         // What is not known from its beginning, where that decides.
         if found.fresh
-            && packet.tcp().is_some_and(|tcp| !tcp.flags.rst() && !(tcp.flags.syn() && !tcp.flags.ack()))
+            && packet.tcp().is_some_and(|tcp| !tcp.flags.rst() && (!tcp.flags.syn() || tcp.flags.ack()))
             && found.handshake.is_none()
         {
             let policy = self.config.midstream;
@@ -685,6 +685,7 @@ impl Judge {
             }
             Verdict::Drop(reason) | Verdict::DropFlow(reason) | Verdict::Reject(reason) => {
                 self.stats.dropped += 1;
+                self.stats.rejected += u64::from(matches!(outcome.verdict, Verdict::Reject(_)));
                 match reason {
                     DropReason::Rule => self.stats.drop_rule += 1,
                     DropReason::Flow => self.stats.drop_flow += 1,
