@@ -201,3 +201,30 @@ proptest! {
         fuzz::fuzz_session(Transport::Tcp, &framed);
     }
 }
+
+#[test]
+fn the_log_is_told_of_hellos_and_of_sessions_that_go_on() {
+    let told = play(Transport::Tcp, &script(), &[]);
+    told.expect_notes(&[
+        "0 client_handshake.version=772",
+        "0 client_handshake.ciphers[1]=49199",
+        "0 client_handshake.exts[0]=0",
+        "0 client_handshake.sig_algs[1]=2052",
+        "0 server_handshake.cipher=49199",
+        "0 server_handshake.exts[0]=16",
+    ]);
+    assert!(!told.notes.iter().any(|note| note.contains("session_resumed")));
+    let resumed = [
+        (Dir::ToServer, record(22, &client_hello(&usual()))),
+        (Dir::ToClient, [record(22, &server_hello(&[])), record(20, &[1]), record(22, &[0xcd; 40])].concat()),
+    ];
+    play(Transport::Tcp, &resumed, &[]).expect_notes(&["0 session_resumed=true"]);
+    let newest = [
+        (Dir::ToServer, record(22, &client_hello(&usual()))),
+        (
+            Dir::ToClient,
+            [record(22, &server_hello(&[extension(43, &u16s(&[0x0304]))])), record(20, &[1]), record(23, &[0xcd; 40])].concat(),
+        ),
+    ];
+    assert!(!play(Transport::Tcp, &newest, &[]).notes.iter().any(|note| note.contains("session_resumed")));
+}

@@ -130,6 +130,21 @@ impl<'a> Hello<'a> {
         }
     }
 
+    /// Cipher suites offered, or the one chosen, without those that mean nothing.
+    pub fn ciphers(&self) -> impl Iterator<Item = u16> {
+        u16s(self.ciphers).filter(|number| !is_grease(*number))
+    }
+
+    /// Types of extensions, without those that mean nothing.
+    pub fn kinds(&self) -> impl Iterator<Item = u16> {
+        self.extensions().flatten().map(|(kind, _)| kind).filter(|kind| !is_grease(*kind))
+    }
+
+    pub fn signature_algorithms(&self) -> impl Iterator<Item = u16> {
+        let list = self.extension(SIGNATURE_ALGORITHMS).and_then(|content| content.get(2..)).unwrap_or_default();
+        u16s(list).filter(|number| !is_grease(*number))
+    }
+
     /// Protocols offered, or the one chosen (RFC 7301, section 3.1).
     pub fn alpn(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let mut rest = Bytes(self.extension(ALPN).and_then(|content| content.get(2..)).unwrap_or_default());
@@ -188,8 +203,7 @@ impl<'a> Hello<'a> {
         extensions.sort_unstable();
         text.extend(shortened(&hex_list(&ciphers)));
         text.push(b'_');
-        let signatures = self.extension(SIGNATURE_ALGORITHMS).and_then(|content| content.get(2..)).unwrap_or_default();
-        let signatures: Vec<u16> = u16s(signatures).filter(plain).collect();
+        let signatures: Vec<u16> = self.signature_algorithms().collect();
         // Without signature algorithms the definition leaves the underscore out, and empty lists are twelve zeros; the reference
         // engine hashes what is there, and rules are written with it.
         text.extend(shortened(&format!("{}_{}", hex_list(&extensions), hex_list(&signatures))));

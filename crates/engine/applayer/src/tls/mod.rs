@@ -26,6 +26,8 @@ const HEADER_BYTES: usize = 5;
 const RECORD_BYTES_MAX: usize = (1 << 14) + 2048;
 /// Certificates of one chain that are read.
 const CERTIFICATES_MAX: usize = 32;
+/// Of each list of a hello, for the log.
+const HELLO_NUMBERS_MAX: usize = 256;
 /// First bytes of an alert or heartbeat that are looked at.
 const SMALL_BYTES: usize = 3;
 
@@ -82,6 +84,8 @@ struct Half {
     hellos: u32,
     /// What follows is encrypted.
     opaque: bool,
+    /// The version is one whose certificates are to be seen, and none was.
+    uncertified: bool,
     /// Handshake messages that are not complete.
     handshake: Vec<u8>,
 }
@@ -112,8 +116,13 @@ impl Tls {
         if matches!(kind, CHANGE_CIPHER | DATA) {
             let half = &mut self.halves[dir as usize];
             if half.hello {
+                // RFC 5246, section 7.3: the server goes on with secrets that both have already.
+                let resumed = dir == Dir::ToClient && kind == CHANGE_CIPHER && half.uncertified && !half.opaque;
                 half.opaque = true;
                 if let Some(tx) = self.tx.and_then(|id| io.tx(id)) {
+                    if resumed {
+                        tx.notes.truth("session_resumed", true);
+                    }
                     tx.advance(dir, Stage::Complete);
                 }
             } else if kind == DATA {
@@ -234,6 +243,7 @@ impl Tls {
                 };
                 half.hellos += 1;
                 half.hello = true;
+                half.uncertified = hello.wanted_version() < 0x0304;
                 if hello.is_short() {
                     tx.event("tls.invalid_handshake_message", dir);
                 }
@@ -246,7 +256,10 @@ impl Tls {
                     again(&hello, dir, tx);
                 }
             }
-            (CERTIFICATE, _) => certificates(message, dir, wanted, tx),
+            (CERTIFICATE, _) => {
+                half.uncertified = false;
+                certificates(message, dir, wanted, tx);
+            }
             // RFC 8446, section 4, and what is reserved there for earlier versions.
             (0 | 3..=6 | 8 | 12..=16 | 20..=25 | 67 | 203 | 254, _) => {}
             _ => tx.event("tls.invalid_handshake_message", dir),
@@ -293,7 +306,31 @@ fn values(hello: &Hello<'_>, dir: Dir, wanted: crate::BufferSet, tx: &mut Transa
             Err(event) => tx.event(event, dir),
         });
     }
+    if !tx.notes.is_off() {
+        note(hello, dir, tx);
+    }
     tx.advance(dir, Stage::Headers);
+}
+
+/// What fingerprints are made of, for the log.
+fn note(hello: &Hello<'_>, dir: Dir, tx: &mut Transaction) {
+    let notes = &mut tx.notes;
+    notes.object(if dir == Dir::ToServer { "client_handshake" } else { "server_handshake" });
+    notes.number("version", hello.wanted_version());
+    let mut list = |name, numbers: &mut dyn Iterator<Item = u16>| {
+        notes.list(name);
+        numbers.take(HELLO_NUMBERS_MAX).for_each(|number| notes.number("", number));
+        notes.end();
+    };
+    if dir == Dir::ToServer {
+        list("ciphers", &mut hello.ciphers());
+        list("exts", &mut hello.kinds());
+        list("sig_algs", &mut hello.signature_algorithms());
+    } else {
+        list("exts", &mut hello.kinds());
+        hello.ciphers().take(1).for_each(|cipher| notes.number("cipher", cipher));
+    }
+    notes.end();
 }
 
 /// RFC 5246, section 7.4.2: the sender's own certificate first.

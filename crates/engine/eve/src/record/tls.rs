@@ -45,6 +45,15 @@ pub(super) fn record(record: &Record, config: &LogConfig) -> Option<Entry> {
         }
     }
     tls.extend(tree(&record.notes));
+    for key in ["client_handshake", "server_handshake"] {
+        if let Some(version) = tls.get_mut(key).and_then(|shake| shake.get_mut("version")) {
+            *version = json!(version_name(version.as_u64().unwrap_or(0)));
+        }
+        // Only where they are asked for.
+        if config.tls.custom.is_empty() {
+            tls.remove(key);
+        }
+    }
     if !config.tls.custom.is_empty() {
         let name = |field: &str| match field {
             "issuer" => "issuerdn".to_owned(),
