@@ -4,7 +4,7 @@
 //! are awaited, up to [`crate::Config::probe_bytes_max`].
 
 use crate::names::{Dir, Protocol};
-use crate::protocol::{Entry, Probe, TABLE};
+use crate::protocol::{AT_PORTS, Entry, Probe, TABLE};
 use crate::session::Transport;
 
 pub(crate) enum Found {
@@ -14,9 +14,12 @@ pub(crate) enum Found {
     None,
 }
 
-pub(crate) fn detect(transport: Transport, dir: Dir, bytes: &[u8], disabled: &[(Protocol, Transport)]) -> Found {
+/// `ports`: of both sides, as far as they are known.
+pub(crate) fn detect(transport: Transport, ports: [u16; 2], dir: Dir, bytes: &[u8], disabled: &[(Protocol, Transport)]) -> Found {
     let mut more = bytes.is_empty();
-    for entry in TABLE.iter().filter(|entry| entry.transport == transport && !disabled.contains(&(entry.protocol, transport))) {
+    let at_ports = AT_PORTS.iter().filter(|(port, _)| ports.contains(port)).map(|(_, entry)| entry);
+    let asked = |entry: &&Entry| entry.transport == transport && !disabled.contains(&(entry.protocol, transport));
+    for entry in at_ports.chain(TABLE).filter(asked) {
         match (entry.probe)(dir, bytes) {
             Probe::Yes => return Found::Protocol(entry),
             Probe::More => more = true,

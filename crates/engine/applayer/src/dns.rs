@@ -99,9 +99,73 @@ fn probe_message(message: &[u8], len: usize) -> Probe {
     }
 }
 
+/// The same messages under three names: asked of a server, of all on the link (RFC 4795), of all with a name of their own (RFC 6762).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    Dns,
+    Llmnr,
+    Mdns,
+}
+
+impl Family {
+    const fn protocol(self) -> Protocol {
+        match self {
+            Self::Dns => Protocol::Dns,
+            Self::Llmnr => Protocol::Llmnr,
+            Self::Mdns => Protocol::Mdns,
+        }
+    }
+
+    const fn owner(self, section: Section) -> Buffer {
+        match (self, section) {
+            (Self::Dns, Section::Questions) => Buffer::DnsQueriesRrname,
+            (Self::Dns, Section::Answers) => Buffer::DnsAnswersRrname,
+            (Self::Dns, Section::Authorities) => Buffer::DnsAuthoritiesRrname,
+            (Self::Dns, Section::Additionals) => Buffer::DnsAdditionalsRrname,
+            (Self::Llmnr, Section::Questions) => Buffer::LlmnrQueriesRrname,
+            (Self::Llmnr, Section::Answers) => Buffer::LlmnrAnswersRrname,
+            (Self::Llmnr, Section::Authorities) => Buffer::LlmnrAuthoritiesRrname,
+            (Self::Llmnr, Section::Additionals) => Buffer::LlmnrAdditionalsRrname,
+            (Self::Mdns, Section::Questions) => Buffer::MdnsQueriesRrname,
+            (Self::Mdns, Section::Answers) => Buffer::MdnsAnswersRrname,
+            (Self::Mdns, Section::Authorities) => Buffer::MdnsAuthoritiesRrname,
+            (Self::Mdns, Section::Additionals) => Buffer::MdnsAdditionalsRrname,
+        }
+    }
+
+    const fn response(self) -> Buffer {
+        match self {
+            Self::Dns => Buffer::DnsResponseRrname,
+            Self::Llmnr => Buffer::LlmnrResponseRrname,
+            Self::Mdns => Buffer::MdnsResponseRrname,
+        }
+    }
+
+    /// By the name that DNS has for it.
+    fn event(self, event: &'static str) -> &'static str {
+        let at = |named: &(&str, &str, &str)| named.0 == event;
+        match (self, EVENTS.iter().find(|named| at(named))) {
+            (Self::Llmnr, Some((_, name, _))) | (Self::Mdns, Some((_, _, name))) => name,
+            (Self::Dns, _) | (_, None) => event,
+        }
+    }
+}
+
+const EVENTS: &[(&str, &str, &str)] = &[
+    ("dns.malformed_data", "llmnr.malformed_data", "mdns.malformed_data"),
+    ("dns.invalid_authorities", "llmnr.invalid_authorities", "mdns.invalid_authorities"),
+    ("dns.invalid_additionals", "llmnr.invalid_additionals", "mdns.invalid_additionals"),
+    ("dns.z_flag_set", "llmnr.z_flag_set", "mdns.z_flag_set"),
+    ("dns.invalid_opcode", "llmnr.invalid_opcode", "mdns.invalid_opcode"),
+    ("dns.name_too_long", "llmnr.name_too_long", "mdns.name_too_long"),
+    ("dns.too_many_labels", "llmnr.too_many_labels", "mdns.too_many_labels"),
+    ("dns.infinite_loop", "llmnr.infinite_loop", "mdns.infinite_loop"),
+];
+
 #[derive(Debug)]
 pub(crate) struct Dns {
     transport: Transport,
+    family: Family,
     /// Bytes of a message that was cut by lost ones, by direction.
     skip: [u64; 2],
     scratch: Vec<u8>,
@@ -109,15 +173,19 @@ pub(crate) struct Dns {
 
 impl Dns {
     pub fn new(transport: Transport) -> Self {
-        Self { transport, skip: [0; 2], scratch: Vec::new() }
+        Self::of(Family::Dns, transport)
+    }
+
+    pub fn of(family: Family, transport: Transport) -> Self {
+        Self { transport, family, skip: [0; 2], scratch: Vec::new() }
     }
 
     /// `Some`: no room for another transaction.
     fn message(&mut self, message: &[u8], io: &mut Io<'_>) -> Option<Next> {
         let dir = io.dir;
-        let Some(id) = io.begin(Protocol::Dns) else { return Some(Next::Finished(Finished::Cap("transactions_max"))) };
+        let Some(id) = io.begin(self.family.protocol()) else { return Some(Next::Finished(Finished::Cap("transactions_max"))) };
         let tx = io.tx(id)?;
-        show_with(tx, dir, message, &mut self.scratch);
+        show_with(self.family, tx, dir, message, &mut self.scratch);
         tx.advance(dir, Stage::Complete);
         tx.advance(dir.other(), Stage::Complete);
         None
@@ -127,18 +195,18 @@ impl Dns {
 /// The values of a message that came within another protocol.
 pub(crate) fn show(tx: &mut Transaction, dir: Dir, message: &[u8]) {
     tx.notes.object(if dir == Dir::ToServer { "dns_request" } else { "dns_response" });
-    show_with(tx, dir, message, &mut Vec::new());
+    show_with(Family::Dns, tx, dir, message, &mut Vec::new());
     tx.notes.end();
 }
 
-fn show_with(tx: &mut Transaction, dir: Dir, message: &[u8], scratch: &mut Vec<u8>) {
+fn show_with(family: Family, tx: &mut Transaction, dir: Dir, message: &[u8], scratch: &mut Vec<u8>) {
     match Header::read(message) {
         Some(header) => {
             tx.notes.number("id", u16_at(message, 0).unwrap_or_default());
             tx.notes.number("flags", header.flags);
-            Reader { message, dir, response: header.is_response(), scratch, cut: false, tx }.read(header);
+            Reader { message, family, dir, response: header.is_response(), scratch, cut: false, tx }.read(header);
         }
-        None => tx.event("dns.malformed_data", dir),
+        None => tx.event(family.event("dns.malformed_data"), dir),
     }
 }
 
@@ -189,6 +257,7 @@ impl Parser for Dns {
 /// One message.
 struct Reader<'a> {
     message: &'a [u8],
+    family: Family,
     dir: Dir,
     response: bool,
     scratch: &'a mut Vec<u8>,
@@ -212,12 +281,14 @@ impl Reader<'_> {
     fn read(mut self, header: Header) {
         let dir = self.dir;
         if header.has_z() {
-            self.tx.event("dns.z_flag_set", dir);
+            self.event("dns.z_flag_set");
         }
         if header.opcode() >= 7 {
-            self.tx.event("dns.invalid_opcode", dir);
+            self.event("dns.invalid_opcode");
         }
         match (dir, self.response) {
+            // Whoever is asked answers from a port of its own, or to all.
+            _ if self.family != Family::Dns => {}
             (Dir::ToServer, true) => self.tx.event("dns.not_request", dir),
             (Dir::ToClient, false) => self.tx.event("dns.not_response", dir),
             (Dir::ToServer, false) | (Dir::ToClient, true) => {}
@@ -244,10 +315,14 @@ impl Reader<'_> {
                 }
                 match self.record(section, at) {
                     Ok(next) => at = next,
-                    Err(Short) => return self.tx.event(event, dir),
+                    Err(Short) => return self.event(event),
                 }
             }
         }
+    }
+
+    fn event(&mut self, event: &'static str) {
+        self.tx.event(self.family.event(event), self.dir);
     }
 
     /// Gives where the next one begins.
@@ -256,18 +331,13 @@ impl Reader<'_> {
         let dir = self.dir;
         let kind = u16_at(self.message, at).ok_or(Short)?;
         u16_at(self.message, at + 2).ok_or(Short)?;
-        let buffer = match section {
-            Section::Questions => Buffer::DnsQueriesRrname,
-            Section::Answers => Buffer::DnsAnswersRrname,
-            Section::Authorities => Buffer::DnsAuthoritiesRrname,
-            Section::Additionals => Buffer::DnsAdditionalsRrname,
-        };
+        let buffer = self.family.owner(section);
         let span = self.tx.value(buffer, dir, self.scratch);
-        if section == Section::Questions && !self.response {
+        if section == Section::Questions && !self.response && self.family == Family::Dns {
             self.tx.value_at(Buffer::DnsQuery, dir, span.clone());
         }
         if self.response {
-            self.tx.value_at(Buffer::DnsResponseRrname, dir, span);
+            self.tx.value_at(self.family.response(), dir, span);
         }
         if matches!(section, Section::Questions | Section::Answers) {
             self.tx.integer_is(Field::DnsRrtype, dir, u64::from(kind));
@@ -291,7 +361,7 @@ impl Reader<'_> {
         };
         if let Some(name) = name.filter(|_| self.response && len > 0) {
             self.name(name)?;
-            self.tx.value(Buffer::DnsResponseRrname, dir, self.scratch);
+            self.tx.value(self.family.response(), dir, self.scratch);
         }
         Ok(data + len)
     }
@@ -308,7 +378,7 @@ impl Reader<'_> {
                     let label = self.message.get(at + 1..at + 1 + usize::from(len)).ok_or(Short)?;
                     labels += 1;
                     if labels > LABELS_MAX {
-                        self.tx.event("dns.too_many_labels", self.dir);
+                        self.event("dns.too_many_labels");
                         // Behind a name that never ends nothing can be read.
                         return behind.ok_or(Short);
                     }
@@ -320,7 +390,7 @@ impl Reader<'_> {
                         self.cut = self.scratch.len() > NAME_BYTES_MAX;
                         if self.cut {
                             self.scratch.truncate(NAME_BYTES_MAX);
-                            self.tx.event("dns.name_too_long", self.dir);
+                            self.event("dns.name_too_long");
                         }
                     }
                     at += 1 + usize::from(len);
@@ -330,7 +400,7 @@ impl Reader<'_> {
                     behind = behind.or(Some(at + 2));
                     pointers += 1;
                     if pointers > POINTERS_MAX {
-                        self.tx.event("dns.infinite_loop", self.dir);
+                        self.event("dns.infinite_loop");
                         return behind.ok_or(Short);
                     }
                     at = target;

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use crate::context::{Config, Io};
 use crate::datagram::Messages;
+use crate::dns::Family;
 use crate::http2::Upgraded;
 use crate::names::{Dir, Protocol};
 use crate::session::Transport;
@@ -96,6 +97,13 @@ pub(crate) static TABLE: &[Entry] = &[
         probe: ntp::probe,
         parser: |_| Box::new(Messages { protocol: Protocol::Ntp, read: ntp::read }),
     },
+];
+
+/// What only a port tells apart from another protocol; asked before the table.
+pub(crate) static AT_PORTS: &[(u16, Entry)] = &[
+    (5353, udp(Protocol::Mdns, dns::probe_udp, |_| Box::new(dns::Dns::of(Family::Mdns, Transport::Udp)))),
+    (5355, udp(Protocol::Llmnr, dns::probe_udp, |_| Box::new(dns::Dns::of(Family::Llmnr, Transport::Udp)))),
+    (5355, tcp(Protocol::Llmnr, dns::probe_tcp, |_| Box::new(dns::Dns::of(Family::Llmnr, Transport::Tcp)))),
 ];
 
 pub(crate) struct Entry {

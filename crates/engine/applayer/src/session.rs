@@ -29,6 +29,7 @@ pub enum Transport {
 #[derive(Debug)]
 pub struct Session {
     transport: Transport,
+    ports: [u16; 2],
     layer: Layer,
     protocol: Option<Protocol>,
     /// What was recognised before a switch.
@@ -60,6 +61,7 @@ impl Session {
     pub fn new(transport: Transport) -> Self {
         Self {
             transport,
+            ports: [0; 2],
             layer: Layer::Unknown { none: [false; 2] },
             protocol: None,
             original: None,
@@ -72,6 +74,12 @@ impl Session {
             datagrams: 0,
             open: Open::default(),
         }
+    }
+
+    /// Between these ports, which tell a few protocols apart.
+    pub const fn between(mut self, ports: [u16; 2]) -> Self {
+        self.ports = ports;
+        self
     }
 
     /// A connection that another one has announced ([`Sink::expect`]): nothing is left to recognise, and [`Sink::recognised`] is not
@@ -156,7 +164,7 @@ impl Session {
         if self.spoke[dir.index()] || self.transport == Transport::Udp || self.switches > 0 {
             return;
         }
-        if let Found::Protocol(entry) = detect::detect(self.transport, dir, bytes, disabled)
+        if let Found::Protocol(entry) = detect::detect(self.transport, self.ports, dir, bytes, disabled)
             && self.protocol.is_some_and(|protocol| protocol != entry.protocol)
         {
             sink.event("applayer_mismatch_protocol_both_directions", dir);
@@ -214,7 +222,7 @@ impl Session {
 
     /// Each datagram for itself: one that says nothing does not hide the next.
     fn probe_datagram(&mut self, dir: Dir, bytes: &[u8], context: &mut Context, sink: &mut dyn Sink) {
-        if let Found::Protocol(entry) = detect::detect(self.transport, dir, bytes, &context.config.disabled) {
+        if let Found::Protocol(entry) = detect::detect(self.transport, self.ports, dir, bytes, &context.config.disabled) {
             self.protocol = Some(entry.protocol);
             self.layer = Layer::Known((entry.parser)(&context.config));
             context.stats.recognised += 1;
@@ -242,7 +250,7 @@ impl Session {
         }
         let Layer::Unknown { none } = &mut self.layer else { return };
         if !none[dir.index()] {
-            match detect::detect(self.transport, dir, &self.inbox[dir.index()], &context.config.disabled) {
+            match detect::detect(self.transport, self.ports, dir, &self.inbox[dir.index()], &context.config.disabled) {
                 Found::Protocol(entry) => {
                     self.recognised_as(entry.protocol);
                     let mut parser = (entry.parser)(&context.config);

@@ -191,6 +191,32 @@ fn the_rule_language_finds_its_names() {
     assert_eq!(Field::from_name("dns.rcode"), Some(Field::DnsRcode));
 }
 
+#[test]
+fn ports_tell_the_names_of_the_link_from_those_of_servers() {
+    for (port, name) in [(5353, "mdns"), (5355, "llmnr"), (53, "dns")] {
+        let (mut context, mut told) = (Context::new(Config::default()), Told::default());
+        let mut session = Session::new(Transport::Udp).between([40_000, port]);
+        let mut odd = query("printer.local");
+        odd[2] |= 0x78;
+        for message in [query("printer.local"), answer(), odd] {
+            session.data(Dir::ToServer, &message, &mut context, &mut told);
+        }
+        session.close(&mut context, &mut told);
+        assert_eq!(told.protocol.map(Protocol::name), Some(name));
+        for line in [
+            format!("0 {name}.queries.rrname printer.local"),
+            format!("1 {name}.answers.rrname cdn.Example.test"),
+            format!("1 {name}.authorities.rrname test"),
+            format!("1 {name}.response.rrname ns.test"),
+            format!("2 !{name}.invalid_opcode"),
+        ] {
+            assert!(told.lines.contains(&line), "{line} is not in {:#?}", told.lines);
+        }
+        // Whoever is asked may answer to all.
+        assert_eq!(told.lines.iter().any(|line| line.contains("not_request")), name == "dns");
+    }
+}
+
 proptest! {
     #[test]
     fn segments_do_not_matter(cuts in prop::collection::vec(1_usize..30, 1..20)) {

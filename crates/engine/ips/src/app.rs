@@ -156,6 +156,11 @@ impl AppFlow {
         Self { session: Session::expected(what), ..Self::new(Transport::Tcp) }
     }
 
+    /// Between these ports.
+    pub fn between(transport: Transport, ports: [u16; 2]) -> Self {
+        Self { session: Session::new(transport).between(ports), ..Self::new(transport) }
+    }
+
     pub fn new(transport: Transport) -> Self {
         Self {
             session: Session::new(transport),

@@ -411,7 +411,7 @@ impl StreamSink for StreamInspector<'_> {
             let now = apps.now;
             let flow = app.get_or_insert_with(|| match apps.expected.take(*client, *server, now) {
                 Some(what) => Box::new(AppFlow::expected(&what)),
-                None => Box::new(AppFlow::new(Carrier::Tcp)),
+                None => Box::new(AppFlow::between(Carrier::Tcp, [client.1, server.1])),
             });
             let half = halves.as_deref().map(|halves| &halves[index(dir)]).filter(|half| half.next == offset);
             let before = half.map_or(&[][..], |half| &half.lookback);

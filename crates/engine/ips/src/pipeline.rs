@@ -484,7 +484,8 @@ impl Judge {
             && !packet.payload.is_empty()
             && (flow.state.app.is_some() || follows(&self.rules, &self.config, false, packet.payload))
         {
-            let app = flow.state.app.get_or_insert_with(|| Box::new(AppFlow::new(Carrier::Udp)));
+            let ports = [client.1, server.1];
+            let app = flow.state.app.get_or_insert_with(|| Box::new(AppFlow::between(Carrier::Udp, ports)));
             let (rules, config) = (&self.rules, &self.config);
             // Nothing searches a datagram before its transaction, so no rule waits.
             self.scratch.gates.clear();

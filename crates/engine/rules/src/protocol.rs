@@ -89,7 +89,7 @@ apps! {
     Imap = app("imap", TCP),
     Krb5 = app("krb5", BOTH),
     Ldap = app("ldap", BOTH),
-    Llmnr = app("llmnr", UDP),
+    Llmnr = app("llmnr", BOTH),
     Mdns = app("mdns", UDP),
     Modbus = app("modbus", TCP),
     Mqtt = app("mqtt", TCP),

@@ -113,6 +113,8 @@ static TABLE: &[(Protocol, Make)] = &[
     (Protocol::Pop3, |record, _| noted::plain(record, "pop3")),
     (Protocol::Rdp, |record, _| noted::plain(record, "rdp")),
     (Protocol::Rfb, |record, _| noted::plain(record, "rfb")),
+    (Protocol::Llmnr, |record, _| noted::names(record, "llmnr")),
+    (Protocol::Mdns, |record, _| noted::names(record, "mdns")),
     (Protocol::Smb, |record, _| noted::plain(record, "smb")),
     (Protocol::Snmp, |record, _| noted::plain(record, "snmp")),
     (Protocol::Tftp, |record, _| noted::plain(record, "tftp")),
