@@ -8,7 +8,7 @@
 //! transaction remembers for detection lies in a slot of the shard ([`Apps`]), whose number is the transaction's `user`.
 
 use std::net::IpAddr;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock, Mutex};
 
 use bulkhead_applayer::{
     Buffer, BufferSet, Config, Context, Dir, Expectation, Finished, Protocol, Session, Sink, Stage, Transaction, Transport,
@@ -19,6 +19,7 @@ use bulkhead_rules::buffer::BufferId;
 use bulkhead_rules::condition::BitsOperation;
 use bulkhead_rules::{App, Field};
 
+use crate::across::locked;
 use crate::detect::{End, Matched, Scratch, index};
 use crate::expected::Expected;
 use crate::files::{File, FileWants, TxFiles};
@@ -337,11 +338,11 @@ pub(crate) struct Apps {
     files: Vec<TxFiles>,
     file_wants: FileWants,
     /// Connections that were announced.
-    pub expected: Expected,
+    pub expected: Arc<Mutex<Expected>>,
 }
 
 impl Apps {
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: Config, expected: Arc<Mutex<Expected>>) -> Self {
         Self {
             context: Context::new(config),
             slots: Vec::new(),
@@ -351,7 +352,7 @@ impl Apps {
             now: Timestamp::default(),
             files: Vec::new(),
             file_wants: FileWants::default(),
-            expected: Expected::default(),
+            expected,
         }
     }
 
@@ -551,7 +552,7 @@ struct Listener<'a, 'b> {
     slots: &'a mut Slots<'b>,
     tx_scratch: &'a mut TxScratch,
     protocol: Option<Protocol>,
-    expected: &'a mut Expected,
+    expected: &'a Mutex<Expected>,
 }
 
 impl Listener<'_, '_> {
@@ -727,7 +728,7 @@ impl Sink for Listener<'_, '_> {
     }
 
     fn expect(&mut self, what: &Expectation) {
-        self.stats.expected_forgotten += u64::from(self.expected.announce(self.ends, what, self.now));
+        self.stats.expected_forgotten += u64::from(locked(self.expected).announce(self.ends, what, self.now));
     }
 
     fn complete(&mut self, tx: &mut Transaction) {

@@ -19,6 +19,7 @@ use bulkhead_applayer::{Protocol, Transport as Carrier};
 
 pub(crate) use packet::{FrameView, PacketView, inspect_findings, inspect_frame, inspect_packet, number_holds};
 
+use crate::across::locked;
 use crate::app::{AppFault, AppFlow, Apps, Raw, TxMatch, With, app_of};
 use crate::files::FileDone;
 use crate::inspect::{Buffer, Inspection, Steps, Work};
@@ -409,7 +410,7 @@ impl StreamSink for StreamInspector<'_> {
             let Self { rules, config, client, server, halves, app, apps, scratch, stats, .. } = self;
             scratch.settled_from = scratch.matched.len();
             let now = apps.now;
-            let flow = app.get_or_insert_with(|| match apps.expected.take(*client, *server, now) {
+            let flow = app.get_or_insert_with(|| match locked(&apps.expected).take(*client, *server, now) {
                 Some(what) => Box::new(AppFlow::expected(&what)),
                 None => Box::new(AppFlow::between(Carrier::Tcp, [client.1, server.1])),
             });

@@ -8,7 +8,7 @@ use bulkhead_model::Timestamp;
 
 use crate::detect::End;
 
-/// Connections of a shard that are awaited; the oldest are forgotten.
+/// Connections that are awaited; the oldest are forgotten.
 const EXPECTED_MAX: usize = 1024;
 /// How long one is awaited. A client that has asked for a file connects at once; servers give up after a minute or two.
 const EXPECTED_SECS: u64 = 120;

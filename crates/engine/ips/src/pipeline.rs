@@ -92,7 +92,7 @@ impl Pipeline {
     /// One of several among which flows are divided.
     pub fn among(config: PipelineConfig, rules: Arc<Ruleset>, seed: u64, across: Arc<AcrossFlows>) -> Self {
         // The second word only has to differ (splitmix64's increment).
-        let mut apps = Apps::new(config.app.clone());
+        let mut apps = Apps::new(config.app.clone(), across.expected());
         apps.want(&rules, config.transactions, config.files);
         let seeds = [seed, seed.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15];
         Self {

@@ -2,7 +2,9 @@
 
 mod kit;
 
-use bulkhead_ips::{DropScope, EngineEvent, LinkType, OnFailure, PacketMeta, PipelineConfig};
+use std::sync::Arc;
+
+use bulkhead_ips::{AcrossFlows, DropScope, EngineEvent, LinkType, OnFailure, PacketMeta, Pipeline, PipelineConfig};
 use bulkhead_model::{BypassReason, DropReason, Verdict};
 use kit::*;
 
@@ -676,4 +678,43 @@ fn caps_hold_under_a_flood_of_flows() {
     assert_eq!(bench.pipeline.drain_events().count(), 50);
     assert_eq!(stats.alerts, 5_000);
     assert!(stats.lost_alerts > 0 && stats.lost_flow_ends > 0);
+}
+
+#[test]
+fn what_is_counted_of_a_host_is_counted_over_all_pipelines() {
+    let rules = ruleset(
+        "alert tcp any any -> any any (msg:\"many\"; content:\"probe\"; threshold:type both, track by_src, count 4, seconds 60; sid:1;)\n\
+         alert tcp any any -> any 80 (msg:\"first\"; content:\"mark\"; xbits:set,marked,track ip_src,expire 60; sid:2;)\n\
+         alert tcp any any -> any 81 (msg:\"later\"; content:\"mark\"; xbits:isset,marked,track ip_src; sid:3;)",
+    );
+    let across = Arc::new(AcrossFlows::new(&PipelineConfig::default()));
+    let mut benches: Vec<Bench> = (0..2)
+        .map(|seed| {
+            let pipeline = Pipeline::among(PipelineConfig::default(), Arc::clone(&rules), seed, Arc::clone(&across));
+            Bench { pipeline, ..Bench::running(PipelineConfig::default(), Arc::clone(&rules)) }
+        })
+        .collect();
+    for nth in 0..4u16 {
+        let bench = &mut benches[usize::from(nth % 2)];
+        let mut connection = Connection::new(40_000 + nth, 8000);
+        connection.open(bench);
+        connection.request(bench, b"probe");
+    }
+    for (bench, port) in benches.iter_mut().zip([80, 81]) {
+        let mut connection = Connection::new(50_000, port);
+        connection.open(bench);
+        connection.request(bench, b"mark");
+    }
+    let found: Vec<Vec<u32>> = benches.iter().map(Bench::sids).collect();
+    assert_eq!(found, [vec![2], vec![1, 3]]);
+}
+
+/// A receiver may take them, and if not, they come again and are not judged again.
+#[test]
+fn bytes_of_a_syn_are_of_an_established_connection() {
+    let mut bench = Bench::new(EVIL);
+    let connection = Connection::new(40000, 80);
+    let outcome = bench.send(&connection.client_says(0, SYN, b"GET /bin/sh"));
+    assert!(!outcome.verdict.passes(), "{outcome:?}");
+    assert_eq!(bench.sids(), [1]);
 }
