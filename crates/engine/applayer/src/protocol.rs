@@ -154,6 +154,9 @@ pub(crate) trait Parser: Debug + Send {
     /// What the parser before has left.
     fn inherits(&mut self, _: Box<Upgraded>) {}
 
+    /// Another protocol was spoken before.
+    fn follows_another(&mut self) {}
+
     /// The conversation has turned out to be a special kind of its protocol; told once.
     fn becomes(&mut self) -> Option<Protocol> {
         None

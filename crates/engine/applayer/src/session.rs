@@ -254,6 +254,9 @@ impl Session {
                 Found::Protocol(entry) => {
                     self.recognised_as(entry.protocol);
                     let mut parser = (entry.parser)(&context.config);
+                    if self.switches > 0 {
+                        parser.follows_another();
+                    }
                     if let Some(left) = self.left.take() {
                         parser.inherits(left);
                     }

@@ -131,3 +131,17 @@ fn a_file_in_parts_is_one() {
         told(Config::default(), &[Client(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"), Server(b"HTTP/1.1 206 P\r\nContent-Range: x\r\n\r\nb")]);
     assert!(odd.events().contains(&"http.range_invalid"));
 }
+
+#[test]
+fn a_change_of_protocol_that_nobody_asked_for_is_none() {
+    let steps = [
+        Server(b"220 h ESMTP\r\n"),
+        Client(b"EHLO a\r\nSTARTTLS\r\n"),
+        Server(b"250-h\r\n250 STARTTLS\r\n220 go on\r\n"),
+        Server(b"HTTP/1.1 101 \r\nUpgrade: h2c\r\n\r\n"),
+        Server(OK),
+    ];
+    let told = told(Config::default(), &steps);
+    assert!(told.events().contains(&"http.failed_protocol_change"), "{:#?}", told.lines);
+    told.expect(&["2 http.response_body ok"]);
+}

@@ -210,6 +210,11 @@ impl Http {
                 Side::Response => {
                     tunnel = exchange.is_some_and(|exchange| exchange.connect) && status.is_some_and(|status| (200..300).contains(&status));
                     tunnel |= status == Some(101) && length.is_none() && coding.is_none();
+                    if tunnel && exchange.is_none() && self.follows_another {
+                        // Nobody has asked for it: another change is under way.
+                        tx.event("http.failed_protocol_change", dir);
+                        tunnel = false;
+                    }
                     if status == Some(101) && scratch.first_value(b"upgrade").is_some_and(|to| to.eq_ignore_ascii_case(b"h2c")) {
                         self.upgraded = upgraded(tx, headers_max, field_max);
                     }

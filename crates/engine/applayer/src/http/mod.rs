@@ -139,6 +139,8 @@ pub(crate) struct Http {
     wake: bool,
     /// Other bytes have come with the last one of a message.
     more: bool,
+    /// Another protocol was spoken before.
+    follows_another: bool,
     /// The request of an upgrade to HTTP/2 that was granted.
     upgraded: Option<Box<Upgraded>>,
 }
@@ -204,6 +206,7 @@ impl Http {
             header_bytes_max: config.header_bytes_max,
             wake: false,
             more: false,
+            follows_another: false,
             upgraded: None,
         }
     }
@@ -540,6 +543,10 @@ impl Parser for Http {
             }
             self.finish(io);
         }
+    }
+
+    fn follows_another(&mut self) {
+        self.follows_another = true;
     }
 
     fn leaves(&mut self) -> Option<Box<Upgraded>> {
