@@ -657,6 +657,7 @@ impl Listener<'_, '_> {
                 files,
                 rules: self.rules,
                 ends: self.ends,
+                addresses: [octets(self.ends.0.0), octets(self.ends.1.0)],
             };
             rules.verify(&values, state, self.tx_scratch, &mut self.scratch.work);
             if self.tx_scratch.exhausted > 0 {
@@ -763,6 +764,19 @@ struct TxValues<'a> {
     files: &'a TxFiles,
     rules: &'a Ruleset,
     ends: (End, End),
+    /// Of client and server, and how many octets of each count.
+    addresses: [([u8; 16], usize); 2],
+}
+
+fn octets(address: IpAddr) -> ([u8; 16], usize) {
+    match address {
+        IpAddr::V4(address) => {
+            let mut octets = [0; 16];
+            octets[..4].copy_from_slice(&address.octets());
+            (octets, 4)
+        }
+        IpAddr::V6(address) => (address.octets(), 16),
+    }
 }
 
 impl Values for TxValues<'_> {
@@ -771,6 +785,12 @@ impl Values for TxValues<'_> {
         let wanted = (buffer == BufferId::FileMagic).then_some(dir_of(dir));
         let kinds = self.files.all().filter(move |(of, _)| wanted == Some(*of)).filter_map(|(_, file)| file.magic.as_deref());
         let kinds = kinds.map(|kind| Piece::whole(kind.as_bytes()));
+        let ends = match (buffer, dir) {
+            (BufferId::IpSrc, Direction::ToServer) | (BufferId::IpDst, Direction::ToClient) => Some(&self.addresses[0]),
+            (BufferId::IpSrc, Direction::ToClient) | (BufferId::IpDst, Direction::ToServer) => Some(&self.addresses[1]),
+            _ => None,
+        };
+        let kinds = kinds.chain(ends.map(|(octets, length)| Piece::whole(&octets[..*length])));
         let all = buffer_of(buffer).map(|buffer| self.tx.all(buffer, dir_of(dir)));
         kinds.chain(all.into_iter().flatten().map(|value| {
             let window = self.tx.window(value);
@@ -781,6 +801,7 @@ impl Values for TxValues<'_> {
     fn is_settled(&self, buffer: BufferId, dir: Direction) -> bool {
         match buffer_of(buffer) {
             Some(buffer) => self.tx.is_settled(buffer, dir_of(dir)),
+            None if matches!(buffer, BufferId::IpSrc | BufferId::IpDst) => true,
             None => self.is_complete(dir),
         }
     }

@@ -810,15 +810,17 @@ impl Judge {
             };
             let changed = rule.rate_filter.as_ref().and_then(changed);
             let action = changed.unwrap_or(rule.info.action);
+            // Addresses, streams and applications are of flows; what else a packet shows is its own.
+            let rule_is_of_flow = found.stream.is_some() || rule.ip_only || rule.apps != u64::MAX;
             if action == Action::Pass {
                 // Behind a drop there is nothing to let through.
-                decision.passed |= decision.rule.is_none() && (found.stream.is_some() || rule.ip_only);
+                decision.passed |= decision.rule.is_none() && rule_is_of_flow;
                 if !rule.tells || decision.rule.is_some() {
                     break;
                 }
             }
             if action.blocks() && decision.rule.is_none() {
-                let whole_flow = self.config.drop_scope == DropScope::Flow || found.stream.is_some() || rule.ip_only;
+                let whole_flow = self.config.drop_scope == DropScope::Flow || rule_is_of_flow;
                 decision.verdict = match (action.rejects(), whole_flow && at.is_some()) {
                     (true, _) => Verdict::Reject(DropReason::Rule),
                     (false, true) => Verdict::DropFlow(DropReason::Rule),

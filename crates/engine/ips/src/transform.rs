@@ -211,6 +211,8 @@ fn subslice(slice: Subslice, bytes: &[u8]) -> &[u8] {
     let size = bytes.len() as i64;
     let from_end = |place: i32| if place < 0 { size + i64::from(place) } else { i64::from(place) };
     let start = from_end(slice.offset);
+    // The length counts from where the piece begins after it was cut.
+    let start = if slice.truncate { start.clamp(0, size) } else { start };
     let end = match slice.length {
         None => size,
         Some(length) if length < 0 => size + i64::from(length),
@@ -272,6 +274,7 @@ mod tests {
         assert_eq!(cut(-3, None, false), b"789");
         assert_eq!(cut(1, Some(-1), false), b"12345678");
         assert_eq!(cut(8, Some(5), true), b"89");
+        assert_eq!(cut(-20, Some(5), true), b"01234");
         assert!(cut(8, Some(5), false).is_empty() && cut(-20, None, false).is_empty() && cut(5, Some(-9), true).is_empty());
     }
 }

@@ -278,7 +278,6 @@ pub(crate) fn refused_match(found: &Match) -> Option<(Code, String)> {
     let keyword = |name: &str| Some((Code::KeywordUnsupported, format!("`{name}` is not supported yet")));
     match found {
         Match::Content(content) if content.replace.is_some() => keyword("replace"),
-        Match::Pcre(pcre) if !pcre.captures.is_empty() => keyword("variables of pcre"),
         Match::Pcre(_) | Match::Content(_) | Match::IsDataAt(_) | Match::Bsize(_) => None,
         Match::ByteTest(_) | Match::ByteJump(_) | Match::ByteExtract(_) | Match::ByteMath(_) => None,
         Match::Base64Decode(_) | Match::Entropy(_) => None,

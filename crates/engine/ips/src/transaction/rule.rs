@@ -321,7 +321,8 @@ pub(super) fn trigger(rule: &Rule, tests: &[Test], gated: bool) -> Trigger {
     if let Some((place, literal)) = named {
         return Trigger::List(place, Some(literal));
     }
-    let there = tests.iter().position(|test| matches!(test, Test::List(list) if list.absent == Absent::No));
+    // Addresses are there from the beginning, and are no news.
+    let there = tests.iter().position(|test| matches!(test, Test::List(list) if list.absent == Absent::No && !is_of_packet(list.buffer)));
     if let Some(place) = there {
         return Trigger::List(place, None);
     }
@@ -422,9 +423,8 @@ impl Test {
                 let holds = |found: u64| {
                     // Drafts of 1.3 are 1.3.
                     let found = if found >> 8 == 0x7f { 0x0304 } else { found };
-                    let only_negated = versions.iter().all(|(negated, _)| *negated);
-                    let listed = versions.iter().find(|(_, version)| *version == found);
-                    listed.map_or(only_negated, |(negated, _)| !negated)
+                    // Any of the list: `!tls1.3,tls1.2` is what is not 1.3, or is 1.2.
+                    versions.iter().any(|(negated, version)| (*version == found) != *negated)
                 };
                 work.charge(1);
                 let found = dirs().flat_map(|(_, dir)| values.named("tls.version", dir)).any(holds);
@@ -594,7 +594,7 @@ impl List {
             Some(Towards::Either) | None => (to_server, to_client),
         };
         let info = buffer.info();
-        if crate::app::buffer_of(buffer).is_none() && buffer != BufferId::FileMagic {
+        if crate::app::buffer_of(buffer).is_none() && !matches!(buffer, BufferId::FileMagic | BufferId::IpSrc | BufferId::IpDst) {
             return Err((Code::KeywordUnsupported, format!("`{}` is not supported yet", info.name)));
         }
         if let Some(reason) = list.matches.iter().filter(|found| !matches!(found, Match::Absent { .. })).find_map(refused_match) {
