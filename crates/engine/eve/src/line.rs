@@ -93,11 +93,26 @@ impl Line {
 }
 
 /// `record`: of the transaction in which it was found.
+/// The client that a proxy names, beside the alert or in the place of the client's address.
+fn forwarded(line: &mut Line, event: &AlertEvent, log: &EveLog) {
+    let (Some(xff), Some(record)) = (&log.alert.xff, event.record.as_deref()) else { return };
+    let Some(named) = record::header(record, Dir::ToServer, &xff.field) else { return };
+    let mut all = named.split(',').filter_map(|address| address.trim().parse::<std::net::IpAddr>().ok());
+    let Some(found) = (if xff.reverse { all.next_back() } else { all.next() }) else { return };
+    if xff.overwrite {
+        let client = if event.direction == Some(Direction::ToClient) { "dest_ip" } else { "src_ip" };
+        line.put(client, address(found));
+    } else if let Some(Value::Object(alert)) = line.fields.get_mut("alert") {
+        alert.insert("xff".into(), json!(address(found)));
+    }
+}
+
 pub fn alert(event: &AlertEvent, at: At<'_>, log: &EveLog) -> Value {
     let mut line = Line::new(event.at, "alert");
     line.place(&event.key, &at, log);
     line.put_some("tx_id", event.tx);
     line.put("alert", rule(&event.rule, event.blocked, &at, log));
+    forwarded(&mut line, event, log);
     if let Some(tunnel) = at.seen.and_then(Seen::tunnel) {
         line.put("tunnel", tunnel);
     }

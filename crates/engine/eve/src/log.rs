@@ -42,6 +42,18 @@ pub struct AlertLog {
     pub rule_reference: bool,
     pub verdict: bool,
     pub tagged_packets: bool,
+    /// `xff`: the client that a proxy names.
+    pub xff: Option<Xff>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Xff {
+    /// The field that names it, in lower case.
+    pub field: String,
+    /// Shown in the place of the client's address, not beside it.
+    pub overwrite: bool,
+    /// Of several the last: a proxy before the servers has added it. Else the first.
+    pub reverse: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -98,6 +110,14 @@ impl EveLog {
                 rule_reference: of("alert", "metadata.rule.reference").unwrap_or(false),
                 verdict: of("alert", "verdict").unwrap_or(false),
                 tagged_packets: of("alert", "tagged-packets").unwrap_or(true),
+                xff: of("alert", "xff.enabled").unwrap_or(false).then(|| {
+                    let option = |name: &str| types.get("alert").and_then(|options| settings.get(&format!("{options}.xff.{name}")));
+                    Xff {
+                        field: option("header").unwrap_or("X-Forwarded-For").to_ascii_lowercase(),
+                        overwrite: option("mode") == Some("overwrite"),
+                        reverse: option("deployment") != Some("forward"),
+                    }
+                }),
             }
         };
         let drop = DropLog {

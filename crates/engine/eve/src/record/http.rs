@@ -82,7 +82,7 @@ fn fields(record: &Record, dir: Dir) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-fn header(record: &Record, dir: Dir, wanted: &str) -> Option<String> {
+pub(crate) fn header(record: &Record, dir: Dir, wanted: &str) -> Option<String> {
     fields(record, dir).find(|(name, _)| name.eq_ignore_ascii_case(wanted.as_bytes())).map(|(_, value)| text(value))
 }
 

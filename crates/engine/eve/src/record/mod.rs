@@ -15,7 +15,7 @@ mod smtp;
 mod ssh;
 mod tls;
 
-pub(crate) use http::content_range;
+pub(crate) use http::{content_range, header};
 
 use bulkhead_applayer::{Buffer, Dir, Note, Notes, Protocol};
 use bulkhead_ips::Record;
