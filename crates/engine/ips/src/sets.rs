@@ -58,13 +58,11 @@ impl ActionOrder {
     /// From the words `pass`, `drop`, `reject` and `alert`, each once.
     pub fn from_words<'w>(words: impl IntoIterator<Item = &'w str>) -> Option<Self> {
         let mut ranks = [None; 4];
-        let mut given = 0;
-        for word in words {
+        for (given, word) in (0..).zip(words) {
             let place = ["pass", "drop", "reject", "alert"].iter().position(|known| *known == word)?;
             if ranks[place].replace(given).is_some() {
                 return None;
             }
-            given += 1;
         }
         match ranks {
             [Some(pass), Some(drop), Some(reject), Some(alert)] => Some(Self { ranks: [pass, drop, reject, alert] }),
