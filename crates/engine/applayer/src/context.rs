@@ -52,6 +52,8 @@ pub struct Config {
     pub decoded_free_bytes: u64,
     /// One handshake message of TLS; a longer one ends the session.
     pub handshake_bytes_max: usize,
+    /// Digest the bodies of mails (`body-md5`); `None`: where rules ask for it.
+    pub email_body_md5: Option<bool>,
     /// Schemes of links in mails that are told of (`extract-urls-schemes`).
     pub email_url_schemes: Vec<String>,
     /// One line of FTP (`max-line-length`); the rest of a longer one is left away.
@@ -83,6 +85,7 @@ impl Default for Config {
             decoded_free_bytes: 16 * 1024 * 1024,
             // Chains of certificates have some 10 KiB.
             handshake_bytes_max: 256 * 1024,
+            email_body_md5: None,
             email_url_schemes: ["http", "https", "ftp"].map(str::to_owned).to_vec(),
             ftp_line_bytes_max: 4096,
             // As much as may wait, with the message's own head.

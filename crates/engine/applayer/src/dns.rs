@@ -87,8 +87,13 @@ fn probe_message(message: &[u8], len: usize) -> Probe {
             None => return Probe::No,
             Some(0) => break at += 1,
             Some(label @ 1..=63) => at += 1 + usize::from(*label),
+            // The rest of the name may stand anywhere, also further on.
+            Some(0xc0..) if at + 1 < len => break at += 2,
             Some(_) => return Probe::No,
         }
+    }
+    if is_netbios(message, at) {
+        return Probe::No;
     }
     match (u16_at(message, at), u16_at(message, at + 2)) {
         // The highest bit is multicast's own (RFC 6762, section 5.4).
@@ -161,6 +166,13 @@ const EVENTS: &[(&str, &str, &str)] = &[
     ("dns.too_many_labels", "llmnr.too_many_labels", "mdns.too_many_labels"),
     ("dns.infinite_loop", "llmnr.infinite_loop", "mdns.infinite_loop"),
 ];
+
+/// The name service of NetBIOS (RFC 1002, section 4.2) has the form of DNS: one label of 32 letters from A to P, and types of its own.
+fn is_netbios(message: &[u8], name_end: usize) -> bool {
+    let name = message.get(HEADER_BYTES..name_end).unwrap_or_default();
+    let is_coded = name.len() == 34 && name[0] == 32 && name[1..33].iter().all(|letter| matches!(letter, b'A'..=b'P'));
+    is_coded && matches!(u16_at(message, name_end), Some(0x20 | 0x21))
+}
 
 #[derive(Debug)]
 pub(crate) struct Dns {

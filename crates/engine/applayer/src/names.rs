@@ -295,6 +295,11 @@ impl BufferSet {
         self.0[bit / 64] & (1 << (bit % 64)) != 0
     }
 
+    pub const fn remove(&mut self, buffer: Buffer) {
+        let bit = buffer as usize;
+        self.0[bit / 64] &= !(1 << (bit % 64));
+    }
+
     pub const fn insert(&mut self, buffer: Buffer) {
         let bit = buffer as usize;
         self.0[bit / 64] |= 1 << (bit % 64);

@@ -1,5 +1,7 @@
 //! DNS through a session: names, numbers and events, wherever the bytes are cut.
 
+mod play;
+
 use bulkhead_applayer::{Buffer, Config, Context, Dir, Field, Finished, Protocol, Session, Sink, Transaction, Transport, fuzz};
 use proptest::prelude::*;
 
@@ -235,4 +237,13 @@ proptest! {
         fuzz::fuzz_session(Transport::Udp, &bytes);
         fuzz::fuzz_session(Transport::Tcp, &bytes);
     }
+}
+
+#[test]
+fn a_first_name_may_go_on_further_behind_and_netbios_is_not_dns() {
+    let question = b"\x8e\x04\x01\0\0\x02\0\0\0\0\0\0\xc0\x12\0\x01\0\x01\x01a\x04test\0\0\x01\0\x01";
+    let told = play::play(Transport::Udp, &[(Dir::ToServer, question.to_vec())], &[]);
+    told.expect(&["0 dns.query a.test"]);
+    let netbios = [b"\x84\xe7\x01\x10\0\x01\0\0\0\0\0\0\x20EFEDEJFPEEEPENEBEJEOCACACACACABM\0", &b"\0\x20\0\x01"[..]].concat();
+    assert!(play::play(Transport::Udp, &[(Dir::ToServer, netbios)], &[]).protocols.is_empty());
 }

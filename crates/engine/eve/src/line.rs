@@ -264,8 +264,9 @@ pub fn transaction(event: &TransactionEvent, at: At<'_>, log: &EveLog) -> Option
     }
     let mut line = Line::new(event.at, event_type);
     let mut key = event.key;
-    // Of a message of its own, the line's ends are the packet's.
-    if event.direction == Some(Direction::ToClient) && of_packet(event.protocol) {
+    // Of a message of its own, the line's ends are the packet's; version 2 of the format has the flow's.
+    let of_packet = of_packet(event.protocol) && log.record.dns.version != 2;
+    if event.direction == Some(Direction::ToClient) && of_packet {
         std::mem::swap(&mut key.src, &mut key.dst);
     }
     line.place(&key, &at, log);

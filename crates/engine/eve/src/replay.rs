@@ -94,6 +94,8 @@ pub struct Replay {
     verdict: Option<Verdict>,
     /// Flows whose beginning was not seen, by what became of them.
     midstream: BTreeMap<Midstream, u64>,
+    /// Flows and transactions by the names of their counters.
+    apps: BTreeMap<String, u64>,
     references: Arc<References>,
     /// Files that rules want kept, by their SHA-256.
     stored: Vec<([u8; 32], Vec<u8>)>,
@@ -138,6 +140,7 @@ impl Replay {
             lines: Vec::new(),
             verdict: None,
             midstream: BTreeMap::new(),
+            apps: BTreeMap::new(),
             references: Arc::new(references),
             stored: Vec::new(),
             counts: Counts::default(),
@@ -193,6 +196,7 @@ impl Replay {
         for (policy, flows) in &self.midstream {
             stats::put(&mut stats, &format!("exception_policy.tcp.midstream.{}", policy.name()), *flows);
         }
+        self.apps.iter().for_each(|(name, count)| stats::put(&mut stats, name, *count));
         let mut line = Line::new(self.clock, "stats");
         line.put("stats", stats);
         let line = line.object();
@@ -258,6 +262,10 @@ impl Replay {
                 }
                 EngineEvent::Transaction(event) => {
                     self.counts.transactions += 1;
+                    // The reference engine does not count sessions of TLS.
+                    if event.protocol != Protocol::Tls {
+                        *self.apps.entry(stats::app_counter("tx", event.protocol, event.key.proto)).or_default() += 1;
+                    }
                     for (name, dir) in &event.record.events {
                         self.counts.anomalies += 1;
                         self.each_log("anomaly", |log| line::of_transaction(event, name, *dir, at, log));
@@ -282,6 +290,9 @@ impl Replay {
                 }
                 EngineEvent::FlowEnd(event) => {
                     self.counts.flows += 1;
+                    for app in event.app.iter().chain(&event.app_original) {
+                        *self.apps.entry(stats::app_counter("flow", *app, event.key.proto)).or_default() += 1;
+                    }
                     if let Some(policy) = event.midstream.filter(|policy| *policy != Midstream::Follow) {
                         *self.midstream.entry(policy).or_default() += 1;
                     }
@@ -506,6 +517,11 @@ fn app(settings: &Settings, app: &mut bulkhead_applayer::Config) {
     }
     let double = |key: &str| settings.is(&http(key)).unwrap_or(false);
     app.double_decode = double("double-decode-path") || double("double-decode-query");
+    app.email_body_md5 = match settings.get("app-layer.protocols.smtp.mime.body-md5") {
+        Some("yes" | "true") => Some(true),
+        Some("no" | "false") => Some(false),
+        Some(_) | None => None,
+    };
     let schemes: Vec<String> =
         settings.list("app-layer.protocols.smtp.mime.extract-urls-schemes").into_iter().map(|(_, scheme)| scheme.to_owned()).collect();
     app.email_url_schemes = if schemes.is_empty() { vec!["http".to_owned()] } else { schemes };

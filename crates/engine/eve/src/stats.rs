@@ -1,5 +1,6 @@
 //! `stats`: counters under the names that Suricata gives them, nested by their dots.
 
+use bulkhead_applayer::Protocol;
 use bulkhead_ips::Pipeline;
 use serde_json::{Value, json};
 
@@ -33,6 +34,18 @@ pub fn object(pipeline: &Pipeline) -> Object {
     }
     put(&mut stats, "tcp.reassembly_gap", pipeline.stream_stats().gaps);
     stats
+}
+
+/// `app_layer.tx.dns_udp`: protocols that run over both have a counter for each.
+pub fn app_counter(what: &str, protocol: Protocol, proto: u8) -> String {
+    const UDP: u8 = 17;
+    let both = matches!(protocol, Protocol::Dns | Protocol::Dcerpc | Protocol::Krb5 | Protocol::Ldap | Protocol::Nfs | Protocol::Sip);
+    let over = match (both, proto) {
+        (false, _) => "",
+        (true, UDP) => "_udp",
+        (true, _) => "_tcp",
+    };
+    format!("app_layer.{what}.{}{over}", protocol.name())
 }
 
 /// `a.b.c` as objects within objects.

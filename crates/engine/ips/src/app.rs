@@ -361,7 +361,13 @@ impl Apps {
         let keeps = rules.keeps_files();
         let follow = FileWants { follow: log || keeps, content: keeps, ..FileWants::default() };
         self.file_wants = rules.transactions().file_wants().and(files).and(follow);
-        self.context.config.wanted = if log { BufferSet::ALL } else { rules.transactions().buffers().filter_map(buffer_of).collect() };
+        let ruled: BufferSet = rules.transactions().buffers().filter_map(buffer_of).collect();
+        let mut wanted = if log { BufferSet::ALL } else { ruled };
+        match self.context.config.email_body_md5.unwrap_or(ruled.contains(Buffer::EmailBodyMd5)) {
+            true => wanted.insert(Buffer::EmailBodyMd5),
+            false => wanted.remove(Buffer::EmailBodyMd5),
+        }
+        self.context.config.wanted = wanted;
         self.context.config.notes = log;
     }
 
