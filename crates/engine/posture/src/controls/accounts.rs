@@ -82,6 +82,14 @@ pub fn controls() -> Vec<Control> {
             .because("CIS asks for 365 days; NIST no longer does.")
             .source(&["CIS-Debian-12 5.4.1.1"])
             .remedy("`PASS_MAX_DAYS 365` in /etc/login.defs"),
+        account("account.password-min-days", "passwords cannot be changed back at once", Severity::Info, password_min)
+            .because("Whoever must change a password changes it back the same minute, where nothing forbids it.")
+            .source(&["CIS-Debian-12 5.4.1.2", "Lynis AUTH-9286"])
+            .remedy("`PASS_MIN_DAYS 1` in /etc/login.defs"),
+        account("account.password-quality", "weak passwords are refused", Severity::Info, quality)
+            .because("Where people log in with passwords, the weakest is the way in.")
+            .source(&["CIS-Debian-12 5.3.3.2", "Lynis AUTH-9262"])
+            .remedy("`apt install libpam-pwquality`"),
         account("account.umask", "new files are closed to others", Severity::Low, umask)
             .because("What an administrator writes is not for every service to read.")
             .source(&["CIS-Debian-12 5.4.3.3", "Lynis AUTH-9328"])
@@ -366,6 +374,27 @@ fn password_age(view: &View<'_>) -> Outcome {
         }
         Ok(days) => Outcome::failed(format!("PASS_MAX_DAYS {}", days.unwrap_or_else(|| "is not set".to_owned()))),
         Err(outcome) => outcome,
+    }
+}
+
+fn password_min(view: &View<'_>) -> Outcome {
+    match login_defs(view, "PASS_MIN_DAYS") {
+        Ok(Some(days)) if days.parse::<u32>().is_ok_and(|days| days >= 1) => Outcome::passed(format!("PASS_MIN_DAYS {days}")),
+        Ok(days) => Outcome::failed(format!("PASS_MIN_DAYS {}", days.unwrap_or_else(|| "is not set".to_owned()))),
+        Err(outcome) => outcome,
+    }
+}
+
+fn quality(view: &View<'_>) -> Outcome {
+    match view.snapshot.text("/etc/pam.d/common-password") {
+        Fact::Known(text) => {
+            let modules = ["pam_pwquality.so", "pam_cracklib.so", "pam_passwdqc.so"];
+            let line =
+                text.lines().map(str::trim).find(|line| !line.starts_with('#') && modules.iter().any(|module| line.contains(module)));
+            line.map_or_else(|| Outcome::failed("/etc/pam.d/common-password asks no module for a password's strength"), Outcome::passed)
+        }
+        Fact::Absent => Outcome::not_applicable("there is no /etc/pam.d/common-password"),
+        Fact::Unreadable(why) => Outcome::unknown(why),
     }
 }
 

@@ -302,7 +302,8 @@ fn privileged(container: &Container, _: &View<'_>) -> Seen {
             names(truth.bounding).len() >= 38 && truth.seccomp == 0,
             format!("holds {} capabilities without system-call filter", names(truth.bounding).len()),
         ),
-        None => ordered(container, |_| Fine),
+        None if container.declared.known().is_some() => Fine,
+        None => Unknown(why(container)),
     }
 }
 
@@ -483,7 +484,12 @@ fn shares(container: &Container, namespace: &str) -> Seen {
     let shared = |list: &[String]| list.iter().any(|one| one == namespace);
     either(
         container,
-        |truth| bad_if(shared(&truth.host_namespaces), format!("its {namespace} namespace is the host's")),
+        |truth| {
+            if shared(&truth.hidden_namespaces) {
+                return Unknown(format!("its {namespace} namespace may not be looked at"));
+            }
+            bad_if(shared(&truth.host_namespaces), format!("its {namespace} namespace is the host's"))
+        },
         |declared| bad_if(shared(&declared.host_namespaces), format!("ordered with the host's {namespace} namespace")),
     )
 }

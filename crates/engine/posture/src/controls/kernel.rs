@@ -42,7 +42,7 @@ pub fn controls() -> Vec<Control> {
             .remedy("find the module in `dmesg` and /proc/modules; remove it and boot anew"),
         kernel("kernel.vulnerabilities", "weaknesses of the processor are mitigated", Severity::High, vulnerabilities)
             .because("Containers share the processor: without mitigations one reads the memory of another.")
-            .source(&["KSPP", "Lynis HRDN"])
+            .source(&["KSPP"])
             .remedy("install microcode and kernel updates; take `mitigations=off` off the command line")
             .risk(Risk::Medium, "mitigations cost time"),
         kernel("kernel.cmdline-weakened", "the kernel's command line switches no protection off", Severity::High, cmdline)

@@ -60,7 +60,7 @@ pub fn controls() -> Vec<Control> {
             .risk(Risk::Low, ""),
         surface("surface.stray-devices", "device files lie in /dev only", Severity::High, devices)
             .because("A device file elsewhere reads the disk past all modes: what a container with MKNOD and a mount leaves behind.")
-            .source(&["Bulkhead", "Lynis FILE"])
+            .source(&["Bulkhead"])
             .remedy("delete it, and find out who made it"),
         surface("surface.file-capabilities", "programs with file capabilities are known", Severity::Low, capabilities)
             .because("They are set-id by another name, and `ls` does not show them.")
@@ -69,7 +69,7 @@ pub fn controls() -> Vec<Control> {
             .risk(Risk::Low, "ping and the like for users"),
         surface("surface.ld-preload", "no library is pushed into every program", Severity::Critical, preload)
             .because("/etc/ld.so.preload is how rootkits of user space hide.")
-            .source(&["Bulkhead", "Lynis"])
+            .source(&["Bulkhead"])
             .remedy("empty the file after a look at the library it names"),
         surface("surface.orphan-packages", "every package is needed by another, asked for, or essential", Severity::Info, orphans)
             .because("What came as a dependency and is needed by nothing only has holes.")

@@ -12,6 +12,8 @@ use super::processes::{Process, listening_ports};
 use crate::root::{MapKnown, Root};
 
 const NAMESPACES: [&str; 7] = ["pid", "net", "ipc", "uts", "user", "cgroup", "mnt"];
+/// Parent of all kernel threads.
+const KTHREADD: u32 = 2;
 /// Mounts of one container.
 const MOUNTS_MAX: usize = 2_000;
 
@@ -50,11 +52,13 @@ pub fn look(root: &Root, first: &Process, all: &[&Process], host_mounts: Option<
     for name in NAMESPACES {
         let inode =
             |pid: u32| root.resolve(&format!("/proc/{pid}/ns/{name}")).ok().and_then(|path| fs::metadata(path).ok()).map(|meta| meta.ino());
-        match (inode(pid), inode(1)) {
+        // The first process may be out of reach; kernel threads never leave the host's namespaces, nor do we ordinarily.
+        let host = inode(1).or_else(|| inode(KTHREADD)).or_else(|| inode(std::process::id()));
+        match (inode(pid), host) {
             (Some(mine), Some(host)) if mine == host => truth.host_namespaces.push(name.to_owned()),
             (Some(_), Some(_)) => {}
             _ if !root.exists(&format!("/proc/{pid}/mountinfo")) => return None,
-            _ => return Some(Fact::Unreadable(format!("/proc/{pid}/ns/{name} cannot be read: not the right to look at it"))),
+            _ => truth.hidden_namespaces.push(name.to_owned()),
         }
     }
     // Two spellings of one thing in the maps: the host's root inside, under whichever number.
