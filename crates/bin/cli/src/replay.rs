@@ -68,7 +68,8 @@ pub struct Args {
     runmode: Option<String>,
     #[arg(long, hide = true)]
     no_random: bool,
-    #[arg(long, hide = true, value_name = "DIR")]
+    /// Write here what rules learn and keep: sets with `save` or `state`, and files with `filestore`
+    #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 }
 
@@ -110,6 +111,7 @@ pub fn run(args: &Args, context: &mut Context) -> Result<Exit, Failure> {
         let file = File::open(path).map_err(|error| Failure::File(path.clone(), error))?;
         let read = capture::read(file, |packet| {
             replay.packet(packet);
+            keep_files(args, &mut replay)?;
             written.lines(&mut replay, context)
         });
         let read = match read {
@@ -127,6 +129,8 @@ pub fn run(args: &Args, context: &mut Context) -> Result<Exit, Failure> {
         }
     }
     replay.finish();
+    keep_files(args, &mut replay)?;
+    keep_sets(args, &replay)?;
     written.lines(&mut replay, context)?;
     written.close()?;
     let counts = replay.counts;
@@ -195,6 +199,37 @@ fn settings(args: &Args, files: &Beside<'_>) -> Result<Settings, Failure> {
         settings.set(key, value);
     }
     Ok(settings)
+}
+
+/// Files that rules want kept, as the reference engine lays them down: `filestore/ab/abcd…`, by their SHA-256.
+fn keep_files(args: &Args, replay: &mut Replay) -> Result<(), Failure> {
+    for (hash, content) in replay.stored() {
+        let Some(dir) = &args.data_dir else { continue };
+        let name: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let folder = dir.join("filestore").join(&name[..2]);
+        std::fs::create_dir_all(&folder).map_err(|error| Failure::File(folder.clone(), error))?;
+        let path = folder.join(&name);
+        std::fs::write(&path, content).map_err(|error| Failure::File(path, error))?;
+    }
+    Ok(())
+}
+
+/// Sets that rules write. Their names come from rules: nothing is written outside of the folder.
+fn keep_sets(args: &Args, replay: &Replay) -> Result<(), Failure> {
+    let Some(dir) = &args.data_dir else { return Ok(()) };
+    for (name, text) in replay.sets() {
+        let inside = Path::new(name).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        if !inside {
+            eprintln!("warning: the set `{}` is not written: its path leads out of `{}`", printable(name), dir.display());
+            continue;
+        }
+        let path = dir.join(name);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|error| Failure::File(folder.to_owned(), error))?;
+        }
+        std::fs::write(&path, text).map_err(|error| Failure::File(path, error))?;
+    }
+    Ok(())
 }
 
 /// On standard error: rules that do not load, settings that mean nothing here.

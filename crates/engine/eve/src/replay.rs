@@ -280,6 +280,7 @@ impl Replay {
                 }
                 EngineEvent::File(event) => {
                     self.each_log("fileinfo", |log| Some(line::file(event, at, log)));
+                    // What broke off has no hash, and no name to be kept under.
                     if let (true, Some(sha256), Some(content)) = (event.stored, event.file.sha256, &event.file.content) {
                         self.stored.push((sha256, content.clone()));
                     }

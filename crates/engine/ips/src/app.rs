@@ -359,7 +359,7 @@ impl Apps {
     /// Another rule set: what its rules look at, and the log.
     pub fn want(&mut self, rules: &Ruleset, log: bool, files: FileWants) {
         let keeps = rules.keeps_files();
-        let follow = FileWants { follow: log || keeps, content: keeps, ..FileWants::default() };
+        let follow = FileWants { follow: log || keeps, content: keeps, sha256: keeps, ..FileWants::default() };
         self.file_wants = rules.transactions().file_wants().and(files).and(follow);
         let ruled: BufferSet = rules.transactions().buffers().filter_map(buffer_of).collect();
         let mut wanted = if log { BufferSet::ALL } else { ruled };

@@ -424,6 +424,8 @@ impl Fold {
                 {
                     list
                 }
+                // What is decoded stands where the content before it does.
+                (Match::Base64Decode(_), Some((list, _))) => list,
                 _ => self.list(Buffer::Payload),
             },
         };
