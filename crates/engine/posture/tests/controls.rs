@@ -117,3 +117,16 @@ fn any_bytes_that_are_a_snapshot_keep_the_promises() {
     }
     assert!(replayed >= 4, "the corpus is empty");
 }
+
+#[test]
+fn a_listener_whose_process_cannot_be_told_clears_nobody() {
+    let mut snapshot = HostSnapshot { live: true, ..HostSnapshot::empty() };
+    let hidden =
+        bulkhead_posture::snapshot::Listener { protocol: "tcp".into(), address: "0.0.0.0".into(), port: 6379, ..Default::default() };
+    snapshot.listeners = Fact::Known(vec![hidden]);
+    snapshot.packages = Fact::Known(bulkhead_posture::snapshot::Packages { kind: "dpkg".into(), installed: vec![Default::default()] });
+    let report = audit(&snapshot, Profile::ContainerHost, &Waivers::default(), 0);
+    for id in ["surface.unowned-listeners", "surface.deleted-listeners", "surface.rpc-without-auth"] {
+        assert_eq!(report.find(id).map(|finding| finding.status), Some(Status::Unknown), "{id}");
+    }
+}

@@ -105,7 +105,7 @@ fn summary(report: &Report, context: &mut Context) -> Result<(), Failure> {
         context.out.line(&format!("a waiver waives nothing: {}", printable(line)))?;
     }
     for (cap, more) in &report.beyond_caps {
-        context.out.line(&format!("{more} {} were left out: there is a cap", printable(cap)))?;
+        context.out.line(&format!("left out: {} ({more})", printable(cap)))?;
     }
     Ok(())
 }

@@ -231,8 +231,13 @@ fn unowned_listeners(view: &View<'_>) -> Outcome {
         return Outcome::unknown("the package database could not be read");
     }
     let own = list.iter().filter(|one| one.container.is_none() && one.package.is_none() && one.protocol != "unix");
-    let known = own.filter_map(|one| one.exe.as_ref().map(|_| one)).filter(|one| !exempt(view, one));
-    Outcome::of_list(known.map(title).collect(), "every program that listens belongs to a package")
+    let bad = own.filter(|one| one.exe.is_some() && !exempt(view, one)).map(title);
+    Outcome::of_lists(bad.collect(), nameless(list), "every program that listens belongs to a package")
+}
+
+/// Sockets whose process cannot be told: another's, without the right to look.
+fn nameless(list: &[Listener]) -> Vec<String> {
+    list.iter().filter(|one| one.exe.is_none() && one.container.is_none()).map(title).collect()
 }
 
 /// Systems without packages bring all their programs with the image; the agent itself may be a single file.
@@ -245,7 +250,7 @@ fn deleted(view: &View<'_>) -> Outcome {
         Ok(list) => {
             let gone =
                 list.iter().filter(|one| one.container.is_none() && one.exe.as_deref().is_some_and(|exe| exe.ends_with(" (deleted)")));
-            Outcome::of_list(gone.map(title).collect(), "all are on disk")
+            Outcome::of_lists(gone.map(title).collect(), nameless(list), "all are on disk")
         }
         Err(outcome) => outcome,
     }
@@ -273,7 +278,10 @@ fn no_password(view: &View<'_>) -> Outcome {
                 list.iter().filter(|one| one.is_exposed() && one.container.is_none() && ASKS_NOBODY.contains(&(one.port, program(one))));
             // An etcd that is given certificates of clients asks for them.
             let etcd_checked = view.manifests.values().any(|tree| tree.to_string().contains("--client-cert-auth=true"));
-            Outcome::of_list(bad.filter(|one| !(program(one) == "etcd" && etcd_checked)).map(title).collect(), "none")
+            let hidden =
+                list.iter().filter(|one| one.exe.is_none() && one.is_exposed() && ASKS_NOBODY.iter().any(|(port, _)| *port == one.port));
+            let bad = bad.filter(|one| !(program(one) == "etcd" && etcd_checked)).map(title).collect();
+            Outcome::of_lists(bad, hidden.map(title).collect(), "none")
         }
         Err(outcome) => outcome,
     }

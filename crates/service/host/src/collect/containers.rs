@@ -91,6 +91,9 @@ pub fn collect(root: &Root, seen: &Seen, snapshot: &mut HostSnapshot) {
         container.running = true;
         container.kernel = kernel;
     }
+    if !unread.is_empty() && !all.is_empty() {
+        snapshot.beyond_caps.insert(format!("containers that do not run ({})", unread.join("; ")), 1);
+    }
     snapshot.containers = match (all.is_empty(), unread.is_empty()) {
         (true, true) if !snapshot.live && !root.exists("/var/lib/docker") => Fact::Absent,
         (true, false) => Fact::Unreadable(unread.join("; ")),
