@@ -73,7 +73,7 @@ fn attacks_by_another_name(requests: &mut [Request]) -> usize {
     // What is an attack by its header or form alone says nothing of values.
     let of_values = |request: &&Request| request.attack && matches!(&request.class[..2], "93" | "94");
     let all: BTreeSet<Vec<u8>> = requests.iter().filter(of_values).flat_map(values).collect();
-    let finders: Vec<memchr::memmem::Finder<'_>> = all.iter().map(|value| memchr::memmem::Finder::new(value)).collect();
+    let finders: Vec<memchr::memmem::Finder<'_>> = all.iter().map(memchr::memmem::Finder::new).collect();
     let mut set_aside = 0;
     for request in requests.iter_mut().filter(|request| !request.attack) {
         let (target, body) = parts(request);

@@ -211,6 +211,7 @@ impl Body {
         let (event, cap) = match failure {
             Failure::Ratio if is_http2 => ("http2.compression_bomb", "decoded_ratio_max"),
             Failure::Ratio => ("http.compression_bomb", "decoded_ratio_max"),
+            Failure::Memory => ("http.compression_bomb_limit_reached", "FOREIGN_BYTES_MAX"),
             Failure::Bytes => ("http.compression_bomb_limit_reached", "decoded_bytes_max"),
         };
         io.event(Some(id), event);

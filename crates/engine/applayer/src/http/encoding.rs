@@ -5,11 +5,14 @@
 //! is decides, not only its label; a body that cannot be what it says is shown as it came; behind an error in the middle there is
 //! nothing. Where bytes are cut into segments does not matter.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
 use miniz_oxide::inflate::stream::{InflateState, inflate};
 use miniz_oxide::{DataFormat, MZError, MZFlush, MZStatus};
 
 use super::fields::is_token;
-use super::foreign::{Fed, Foreign};
+use super::foreign::{Fed, Foreign, Share};
 use crate::context::Config;
 
 /// Bytes that are handed on at once.
@@ -89,11 +92,17 @@ impl Limits {
 pub(crate) enum Failure {
     Bytes,
     Ratio,
+    /// Of all bodies together.
+    Memory,
 }
 
 /// Inflaters that finished bodies leave behind.
 #[derive(Debug, Default)]
-pub(crate) struct Pool(Vec<Inflater>);
+pub(crate) struct Pool {
+    inflaters: Vec<Inflater>,
+    /// What decoders of other codings have in use.
+    foreign: Arc<AtomicUsize>,
+}
 
 struct Inflater(Box<InflateState>);
 
@@ -105,12 +114,12 @@ impl std::fmt::Debug for Inflater {
 
 impl Pool {
     fn take(&mut self) -> Inflater {
-        self.0.pop().unwrap_or_else(|| Inflater(InflateState::new_boxed(DataFormat::Raw)))
+        self.inflaters.pop().unwrap_or_else(|| Inflater(InflateState::new_boxed(DataFormat::Raw)))
     }
 
     fn give(&mut self, state: Inflater) {
-        if self.0.len() < POOL_MAX {
-            self.0.push(state);
+        if self.inflaters.len() < POOL_MAX {
+            self.inflaters.push(state);
         }
     }
 }
@@ -127,7 +136,7 @@ pub(crate) struct Decoder {
 
 impl Decoder {
     pub fn new(codings: &Codings, limits: Limits, pool: &mut Pool) -> Self {
-        let layers = codings.list.iter().rev().map(|coding| Layer::new(*coding, pool.take())).collect();
+        let layers = codings.list.iter().rev().map(|coding| Layer::new(*coding, pool.take(), &pool.foreign)).collect();
         Self { layers, taken: 0, given: 0, limits }
     }
 
@@ -246,6 +255,7 @@ struct Layer {
     gave: bool,
     broken: bool,
     foreign: Option<Foreign>,
+    share: Share,
     wants_memory: bool,
 }
 
@@ -274,8 +284,18 @@ enum Form {
 }
 
 impl Layer {
-    fn new(coding: Coding, inflate: Inflater) -> Self {
-        Self { coding, state: State::Sniff, inflate, head: Vec::new(), gave: false, broken: false, foreign: None, wants_memory: false }
+    fn new(coding: Coding, inflate: Inflater, foreign: &Arc<AtomicUsize>) -> Self {
+        Self {
+            coding,
+            state: State::Sniff,
+            inflate,
+            head: Vec::new(),
+            gave: false,
+            broken: false,
+            foreign: None,
+            share: Share::of(foreign),
+            wants_memory: false,
+        }
     }
 
     fn push(&mut self, mut bytes: &[u8], out: Out<'_>) -> Result<(), Failure> {
@@ -354,7 +374,7 @@ impl Layer {
         let retry = !self.gave && self.head.len() < HEAD_BYTES;
         let (now, later) = bytes.split_at(if retry { bytes.len().min(HEAD_BYTES - self.head.len()) } else { bytes.len() });
         let gave = &mut self.gave;
-        let fed = foreign.push(now, &mut |piece| {
+        let fed = foreign.push(now, &mut self.share, &mut |piece| {
             *gave = true;
             out(piece)
         })?;

@@ -5,6 +5,8 @@
 //! until the frame ends, so what is shown comes later than what was sent.
 
 use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
 use lzma_rs::decompress::{Options, Stream};
@@ -38,6 +40,37 @@ pub(super) enum Fed {
     DictionaryTooLarge,
 }
 
+/// Windows and dictionaries of all bodies of a worker that are being decoded, by their decoders' own account.
+pub(crate) const FOREIGN_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Tables of any of them.
+const TABLE_BYTES: usize = 128 * 1024;
+
+/// Counts its own share of them all, for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Share {
+    all: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Share {
+    pub fn of(all: &Arc<AtomicUsize>) -> Self {
+        Self { all: Arc::clone(all), bytes: 0 }
+    }
+
+    fn is(&mut self, bytes: usize) -> Result<(), Failure> {
+        self.all.fetch_add(bytes, Ordering::Relaxed);
+        let total = self.all.fetch_sub(self.bytes, Ordering::Relaxed) - self.bytes;
+        self.bytes = bytes;
+        if total > FOREIGN_BYTES_MAX { Err(Failure::Memory) } else { Ok(()) }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 pub(super) enum Foreign {
     Brotli(Box<BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>>),
     Lzma(Box<Stream<Vec<u8>>>),
@@ -69,7 +102,22 @@ impl Foreign {
         }
     }
 
-    pub fn push(&mut self, bytes: &[u8], out: Out<'_>) -> Result<Fed, Failure> {
+    pub fn push(&mut self, bytes: &[u8], share: &mut Share, out: Out<'_>) -> Result<Fed, Failure> {
+        let fed = self.feed(bytes, out)?;
+        share.is(self.memory())?;
+        Ok(fed)
+    }
+
+    fn memory(&self) -> usize {
+        TABLE_BYTES
+            + match self {
+                Self::Brotli(state) => usize::try_from(state.ringbuffer_size).unwrap_or(0),
+                Self::Lzma(_) => LZMA_DICTIONARY_MAX,
+                Self::Zstd(zstd) => zstd.held.capacity() + zstd.window,
+            }
+    }
+
+    fn feed(&mut self, bytes: &[u8], out: Out<'_>) -> Result<Fed, Failure> {
         match self {
             Self::Brotli(state) => brotli(state, bytes, out),
             Self::Lzma(stream) => lzma(stream, bytes, out),
@@ -137,6 +185,8 @@ pub(super) struct Zstd {
     held: Vec<u8>,
     state: Frame,
     decoder: FrameDecoder,
+    /// Bytes that it may keep back.
+    window: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -233,6 +283,7 @@ impl Zstd {
         let Some(head) = bytes.get(..len) else { return Ok(0) };
         self.decoder.set_max_window_size(ZSTD_WINDOW_MAX);
         self.decoder.reset(head).map_err(|_| ())?;
+        self.window = ZSTD_WINDOW_MAX as usize;
         self.state = Frame::Blocks { checksum: descriptor >> 2 & 1 == 1 };
         Ok(len)
     }
@@ -300,6 +351,22 @@ mod tests {
         let mut lzma = bytes(LZMA);
         lzma[1..5].copy_from_slice(&(1_u32 << 30).to_le_bytes());
         assert_eq!(decode(b"lzma", &lzma, 4096).0, TEXT);
+    }
+
+    #[test]
+    fn windows_of_many_bodies_together_have_a_cap_and_are_given_back() {
+        let limits = Limits { bytes_max: 1 << 30, ratio_max: 1 << 30, ratio_free_bytes: 1 << 30 };
+        let (mut pool, mut codings, bomb) = (Pool::default(), Codings::default(), bytes(BROTLI_BOMB));
+        codings.add(b"br", 1);
+        for _ in 0..2 {
+            let mut open = Vec::new();
+            // All but its end, so that each stays open.
+            let failure = (0..200).find_map(|_| {
+                open.push(Decoder::new(&codings, limits, &mut pool));
+                open.last_mut().unwrap().push(&bomb[..bomb.len() - 1], &mut |_| {}).err()
+            });
+            assert!(failure == Some(Failure::Memory) && open.len() > 2, "{failure:?} at {}", open.len());
+        }
     }
 
     proptest! {
