@@ -120,6 +120,8 @@ pub(crate) struct Mqtt {
     waiting: VecDeque<Waiting>,
     /// Bytes of a message that is too long, by direction.
     skip: [usize; 2],
+    /// Where messages begin is not known any more.
+    lost: [bool; 2],
 }
 
 #[derive(Debug)]
@@ -151,7 +153,7 @@ impl Message<'_> {
 
 impl Mqtt {
     pub fn new(message_bytes_max: usize) -> Self {
-        Self { message_bytes_max, version: 0, connected: false, waiting: VecDeque::new(), skip: [0; 2] }
+        Self { message_bytes_max, version: 0, connected: false, waiting: VecDeque::new(), skip: [0; 2], lost: [false; 2] }
     }
 
     /// `None`: no room for another transaction.
@@ -598,6 +600,9 @@ fn properties(mut rest: Cursor<'_>, notes: &mut Notes) -> Option<()> {
 impl Parser for Mqtt {
     fn data(&mut self, bytes: &[u8], io: &mut Io<'_>) -> Step {
         let full = |consumed| Step { consumed, next: Next::Finished(Finished::Cap("transactions_max")) };
+        if self.lost[io.dir as usize] {
+            return Step::on(bytes.len());
+        }
         let skip = &mut self.skip[io.dir as usize];
         let mut at = (*skip).min(bytes.len());
         *skip -= at;
@@ -638,7 +643,11 @@ impl Parser for Mqtt {
                 *skip = left;
                 Next::Continue
             }
-            _ => Next::Finished(Finished::Gap),
+            // The other direction is read on.
+            _ => {
+                self.lost[io.dir as usize] = true;
+                Next::Blind(Finished::Gap)
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 mod play;
 
-use bulkhead_applayer::{Dir, Finished, Protocol, Transport};
+use bulkhead_applayer::{Config, Context, Dir, Finished, Protocol, Session, Transport};
 use play::{Told, assert_corpus, framed, play};
 
 const CLIENT: Dir = Dir::ToServer;
@@ -173,4 +173,16 @@ fn other_first_words_are_not_recognised() {
 #[test]
 fn the_corpus_has_the_script() {
     assert_corpus("mqtt.bin", &framed(&script(), 120, &[]));
+}
+
+#[test]
+fn bytes_that_are_missing_in_one_direction_do_not_hide_the_other() {
+    let (mut context, mut told, mut session) = (Context::new(Config::default()), Told::default(), Session::new(Transport::Tcp));
+    session.data(CLIENT, &connect(4, 2, &[&text("me")]), &mut context, &mut told);
+    session.gap(SERVER, 4, &mut context, &mut told);
+    session.data(SERVER, b"whatever", &mut context, &mut told);
+    session.data(CLIENT, &message(0x30, &[&text("t")[..], b"seen"].concat()), &mut context, &mut told);
+    session.close(&mut context, &mut told);
+    told.expect(&["1 mqtt.publish.message seen", "1 !mqtt.unintroduced_message"]);
+    assert_eq!(told.finished, Some(Finished::Gap));
 }

@@ -88,6 +88,8 @@ struct Half {
     scanned: usize,
     /// Of a body that is not read.
     skip: u64,
+    /// Where messages begin is not known any more.
+    lost: bool,
 }
 
 impl Sip {
@@ -290,7 +292,7 @@ impl Parser for Sip {
         if self.transport == Transport::Udp {
             return Self::datagram(bytes, io).map_or(full(bytes.len()), |()| Step::on(bytes.len()));
         }
-        let mut at = 0;
+        let mut at = if self.halves[io.dir as usize].lost { bytes.len() } else { 0 };
         while at < bytes.len() {
             match Self::stream(&mut self.halves[io.dir as usize], &bytes[at..], io) {
                 Some(0) => break,
@@ -310,7 +312,11 @@ impl Parser for Sip {
                 half.skip = left;
                 Next::Continue
             }
-            _ => Next::Finished(Finished::Gap),
+            // The other direction is read on.
+            _ => {
+                half.lost = true;
+                Next::Blind(Finished::Gap)
+            }
         }
     }
 
