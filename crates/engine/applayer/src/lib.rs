@@ -36,6 +36,7 @@
 extern crate self as bulkhead_applayer;
 
 mod ber;
+mod bittorrent;
 mod context;
 mod cursor;
 mod datagram;
@@ -49,6 +50,7 @@ mod ftp;
 pub mod fuzz;
 mod http;
 mod http2;
+mod ike;
 mod krb5;
 mod ldap;
 mod lines;

@@ -100,6 +100,8 @@ named! {
         Telnet "telnet",
         Llmnr "llmnr",
         Mdns "mdns",
+        Ike "ike",
+        BittorrentDht "bittorrent-dht",
         Smb "smb",
         Snmp "snmp",
     }
@@ -203,6 +205,8 @@ buffers! {
     MdnsAuthoritiesRrname "mdns.authorities.rrname" Both Complete,
     MdnsAdditionalsRrname "mdns.additionals.rrname" Both Complete,
     MdnsResponseRrname "mdns.response.rrname" Both Complete,
+    IkeInitSpi "ike.init_spi" ToServer Complete, IkeRespSpi "ike.resp_spi" ToClient Complete, IkeVendor "ike.vendor" ToServer Complete,
+    IkeKeyExchangePayload "ike.key_exchange_payload" Both Complete, IkeNoncePayload "ike.nonce_payload" Both Complete,
     SmbShare "smb.share" ToServer Complete, SmbNamedPipe "smb.named_pipe" ToServer Complete,
     SmbNtlmsspUser "smb.ntlmssp_user" ToServer Complete, SmbNtlmsspDomain "smb.ntlmssp_domain" ToServer Complete,
     SdpAttribute "sdp.attribute" Both Complete, SdpBandwidth "sdp.bandwidth" Both Complete,
@@ -277,6 +281,17 @@ named! {
         ModbusAccess "modbus.access", ModbusWritten "modbus.written",
         /// The type of security that is spoken, its result.
         RfbSectype "rfb.sectype", RfbSecresult "rfb.secresult",
+        IkeExchtype "ike.exchtype", IkeKeyExchangePayloadLength "ike.key_exchange_payload_length",
+        IkeNoncePayloadLength "ike.nonce_payload_length",
+        IkeSaAlgEnc "ike.chosen_sa_attribute.alg_enc",
+        IkeSaAlgHash "ike.chosen_sa_attribute.alg_hash",
+        IkeSaAlgAuth "ike.chosen_sa_attribute.alg_auth",
+        IkeSaAlgDh "ike.chosen_sa_attribute.alg_dh",
+        IkeSaGroupType "ike.chosen_sa_attribute.sa_group_type",
+        IkeSaLifeType "ike.chosen_sa_attribute.sa_life_type",
+        IkeSaLifeDuration "ike.chosen_sa_attribute.sa_life_duration",
+        IkeSaKeyLength "ike.chosen_sa_attribute.sa_key_length",
+        IkeSaFieldSize "ike.chosen_sa_attribute.sa_field_size",
         SnmpVersion "snmp.version", SnmpPduType "snmp.pdu_type",
     }
 }

@@ -101,8 +101,8 @@ const NUMBERS: &[(&str, Field)] = &[("dcerpc.req.opnum", Field::DcerpcOpnum), ("
 
 /// Kinds of records that are all notes.
 const RECORDS: &[&str] = &[
-    "dcerpc", "dhcp", "dnp3", "krb5", "ldap", "modbus", "mqtt", "nfs", "ntp", "pgsql", "pop3", "quic", "rdp", "rfb", "sip", "smb", "snmp",
-    "tftp",
+    "dcerpc", "dhcp", "dnp3", "ike", "krb5", "ldap", "modbus", "mqtt", "nfs", "ntp", "pgsql", "pop3", "quic", "rdp", "rfb", "sip", "smb",
+    "snmp", "tftp",
 ];
 
 #[derive(Debug, Clone)]

@@ -322,7 +322,7 @@ pub fn file(event: &FileEvent, at: At<'_>, log: &EveLog) -> Value {
 
 /// Whose lines have the packet's ends, not the flow's.
 const fn of_packet(protocol: Protocol) -> bool {
-    matches!(protocol, Protocol::Dns)
+    matches!(protocol, Protocol::Dns | Protocol::BittorrentDht)
 }
 
 pub fn dropped(event: &DropEvent, at: At<'_>, log: &EveLog) -> Value {

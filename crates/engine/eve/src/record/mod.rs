@@ -115,6 +115,8 @@ static TABLE: &[(Protocol, Make)] = &[
     (Protocol::Rfb, |record, _| noted::plain(record, "rfb")),
     (Protocol::Llmnr, |record, _| noted::names(record, "llmnr")),
     (Protocol::Mdns, |record, _| noted::names(record, "mdns")),
+    (Protocol::Ike, |record, _| noted::plain(record, "ike")),
+    (Protocol::BittorrentDht, |record, _| noted::plain(record, "bittorrent_dht")),
     (Protocol::Smb, |record, _| noted::plain(record, "smb")),
     (Protocol::Snmp, |record, _| noted::plain(record, "snmp")),
     (Protocol::Tftp, |record, _| noted::plain(record, "tftp")),
