@@ -180,6 +180,8 @@ fn measure(args: &Args) -> Result<Value, Error> {
     let began = Instant::now();
     let (ruleset, loaded) = compile(&args.rules, count)?;
     let load_time = began.elapsed();
+    // As the agent does.
+    bulkhead_sys::memory::give_back();
     let after_loading = host::memory(own)?;
     let most = args.workers.iter().copied().max().unwrap_or(1).max(1);
     let traffic = args.made.traffic(load, most)?;
@@ -209,7 +211,7 @@ fn compile(file: &Path, count: usize) -> Result<(Arc<Ruleset>, usize), Error> {
 }
 
 fn compile_text(text: &str, count: usize) -> (Arc<Ruleset>, usize) {
-    let mut rules: Vec<Rule> = if count == 0 { Vec::new() } else { bulkhead_rules::parse(text).rules };
+    let mut rules: Vec<Rule> = if count == 0 { Vec::new() } else { bulkhead_rules::parse_signatures(text).rules };
     rules.truncate(count);
     let mut variables = Variables::default();
     for name in ["HOME_NET", "EXTERNAL_NET"] {

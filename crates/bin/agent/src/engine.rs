@@ -402,16 +402,16 @@ fn explanation(reason: DropReason, rule: Option<&RuleInfo>) -> String {
 
 fn alert_of(rule: &RuleInfo, blocked: bool, would: bool) -> Alert {
     let mut metadata: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (key, value) in &rule.metadata {
-        metadata.entry(key.clone()).or_default().push(value.clone());
+    for (key, value) in rule.metadata.iter() {
+        metadata.entry(key.to_owned()).or_default().push(value.to_owned());
     }
     Alert {
         action: if blocked { AlertAction::Blocked } else { AlertAction::Allowed },
         gid: rule.gid,
         signature_id: rule.sid,
         rev: rule.rev,
-        signature: rule.msg.clone(),
-        category: rule.category.clone(),
+        signature: rule.msg.to_string(),
+        category: rule.category.to_string(),
         severity: rule.priority,
         metadata,
         references: rule.references.iter().map(|(system, value)| format!("{system},{value}")).collect(),

@@ -110,7 +110,7 @@ pub fn load_all(config: &Config) -> Result<Rulebook, String> {
     });
     for text in built_in.chain(named) {
         let (name, text) = text?;
-        let (file, _) = library.rules(&name, &text);
+        let (file, _) = library.signatures(&name, &text);
         counts.unsupported += file.counts.unsupported as u64;
         counts.wrong += file.counts.wrong as u64;
         for diagnostic in &file.diagnostics {
@@ -137,6 +137,9 @@ pub fn load_all(config: &Config) -> Result<Rulebook, String> {
         note(&mut problems, name, diagnostic);
     }
     counts.loaded = compilation.ruleset.len() as u64;
+    // What a set was read into is several times what came of it.
+    drop(parsed);
+    bulkhead_sys::memory::give_back();
     Ok(Rulebook { ruleset: compilation.ruleset, counts, problems })
 }
 

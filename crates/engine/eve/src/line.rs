@@ -220,12 +220,12 @@ fn rule(rule: &RuleInfo, blocked: bool, at: &At<'_>, log: &EveLog) -> Value {
     alert.insert("signature_id".into(), json!(rule.sid));
     alert.insert("rev".into(), json!(rule.rev));
     alert.insert("signature".into(), json!(rule.msg));
-    alert.insert("category".into(), json!(rule.category));
+    alert.insert("category".into(), json!(&*rule.category));
     alert.insert("severity".into(), json!(rule.priority));
     if log.alert.rule_metadata && !rule.metadata.is_empty() {
         let mut metadata = Object::new();
-        for (key, value) in &rule.metadata {
-            if let Value::Array(values) = metadata.entry(key.clone()).or_insert_with(|| json!([])) {
+        for (key, value) in rule.metadata.iter() {
+            if let Value::Array(values) = metadata.entry(key.to_owned()).or_insert_with(|| json!([])) {
                 values.push(json!(value));
             }
         }

@@ -43,8 +43,8 @@ impl ByAddress {
             }
             match (listed(&rule.source), listed(&rule.destination)) {
                 (source, destination) if rule.both_ways || source.min(destination) > LISTED_MAX => built.wide.push(*id),
-                (source, destination) if source <= destination => sources.push((*id, &rule.source)),
-                _ => destinations.push((*id, &rule.destination)),
+                (source, destination) if source <= destination => sources.push((*id, &*rule.source)),
+                _ => destinations.push((*id, &*rule.destination)),
             }
         }
         (built.by_source, built.by_destination) = (Intervals::new(&sources), Intervals::new(&destinations));

@@ -2,7 +2,7 @@
 //! (`detect-engine-content-inspection.c`), and bounded twice: a rule may take [`STEPS_MAX`] steps on one buffer, and all
 //! rules together [`WORK_PER_PACKET_MAX`] units of work on what one packet brings ([`Work`]).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bulkhead_rules::condition::Asn1;
 use bulkhead_rules::signature::{ContentMatch, Match};
@@ -146,7 +146,8 @@ impl InSet {
 struct Content {
     /// Lower case when `nocase`.
     bytes: Vec<u8>,
-    finder: Option<memmem::Finder<'static>>,
+    /// Made when it is first looked for; sets have a hundred thousand contents, and traffic meets a few.
+    finder: OnceLock<Box<memmem::Finder<'static>>>,
     /// The byte of it that is rarest in traffic.
     rare: usize,
     negated: bool,
@@ -367,11 +368,10 @@ impl Content {
             amount.as_ref().map(|amount| Position::new(amount, names)).transpose()
         };
         let bytes = if content.nocase { content.bytes.to_ascii_lowercase() } else { content.bytes.clone() };
-        let finder = (!content.nocase).then(|| memmem::Finder::new(&bytes).into_owned());
         let offset = position(&content.offset)?.unwrap_or(Position::Number(0));
         let depth = if content.starts_with { Some(Position::Number(bytes.len() as i64)) } else { position(&content.depth)? };
         Ok(Self {
-            finder,
+            finder: OnceLock::new(),
             rare: rarest(&bytes),
             negated: content.negated,
             nocase: content.nocase,
@@ -387,14 +387,16 @@ impl Content {
 
     /// First place of the literal in `window`.
     fn find(&self, window: &[u8], work: &mut Work) -> Option<usize> {
-        match &self.finder {
-            Some(finder) => {
-                let found = finder.find(window);
-                work.charge(1 + found.unwrap_or(window.len()) / LITERAL_BYTES_PER_UNIT);
-                found
-            }
-            None => find_nocase(window, &self.bytes, self.rare, work),
+        if self.nocase {
+            return find_nocase(window, &self.bytes, self.rare, work);
         }
+        if window.len() < self.bytes.len() {
+            work.charge(1);
+            return None;
+        }
+        let found = self.finder.get_or_init(|| Box::new(memmem::Finder::new(&self.bytes).into_owned())).find(window);
+        work.charge(1 + found.unwrap_or(window.len()) / LITERAL_BYTES_PER_UNIT);
+        found
     }
 
     fn equals(&self, bytes: &[u8]) -> bool {

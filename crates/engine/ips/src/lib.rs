@@ -42,6 +42,6 @@ pub use bulkhead_net::{ChecksumState, LinkType};
 pub use files::{FILES_PER_TRANSACTION_MAX, File, FileWants};
 pub use outcome::*;
 pub use pipeline::Pipeline;
-pub use rules::{Compilation, RuleId, RuleInfo, Ruleset, Source};
+pub use rules::{Compilation, Pairs, RuleId, RuleInfo, Ruleset, Source};
 pub use sets::{ActionOrder, Dataset, Open, Reputation, Resources};
 pub use trace::{TcpState, Trace};

@@ -2,9 +2,16 @@
 //!
 //! Suricata's patterns are PCRE on bytes without UTF. What differs in syntax is rewritten; what has no linear-time
 //! match (look-around, back references) goes to [`crate::backtrack`].
+//!
+//! A set has thousands of patterns, and traffic meets a few of them: at load a pattern is read, so that its author hears what is wrong with
+//! it; its automaton is built when it is first looked for.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bulkhead_rules::tree::Pcre;
 use regex::bytes::{Regex, RegexBuilder};
+use regex_syntax::hir::{Class, Hir, HirKind};
 
 use crate::backtrack::{Program, Search};
 use crate::inspect::Work;
@@ -14,10 +21,19 @@ const PROGRAM_BYTES_MAX: usize = 4 << 20;
 /// Bytes that a linear search walks over for one unit of work.
 const BYTES_PER_UNIT: usize = 16;
 /// The lazy automaton's cache per pattern.
-const CACHE_BYTES_MAX: usize = 1 << 20;
+const CACHE_BYTES_MAX: usize = 1 << 17;
+/// Automata that are kept; further ones are built each time that they are looked for.
+const PATTERNS_KEPT_MAX: usize = 2_048;
+/// Work that building one is charged as: some 50 µs.
+const BUILD_UNITS: usize = 2_048;
+/// Nodes of a pattern, repetitions counted out, up to which it certainly is no larger than [`PROGRAM_BYTES_MAX`].
+const NODES_SMALL_MAX: u64 = 4_000;
+
+/// Automata that are kept, of all sets: a measure of memory, on which no answer depends.
+static KEPT: AtomicUsize = AtomicUsize::new(0);
 
 /// A compiled pattern, and whether it holds to the beginning of what it is given.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Pattern {
     engine: Engine,
     pub negated: bool,
@@ -26,24 +42,115 @@ pub struct Pattern {
     pub anchored: bool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 enum Engine {
-    Linear(Regex),
+    Linear(Linear),
     Backtracking(Box<Program>),
+}
+
+/// What an automaton is built from, and the automaton once it is. `None` within: it cannot be built.
+#[derive(Debug)]
+struct Linear {
+    source: Box<str>,
+    flags: Flags,
+    built: OnceLock<Option<Regex>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Flags {
+    caseless: bool,
+    dot_all: bool,
+    multi_line: bool,
+    extended: bool,
+    ungreedy: bool,
+}
+
+impl Linear {
+    fn build(&self) -> Result<Regex, regex::Error> {
+        RegexBuilder::new(&self.source)
+            .unicode(false)
+            .case_insensitive(self.flags.caseless)
+            .dot_matches_new_line(self.flags.dot_all)
+            .multi_line(self.flags.multi_line)
+            .ignore_whitespace(self.flags.extended)
+            .swap_greed(self.flags.ungreedy)
+            .size_limit(PROGRAM_BYTES_MAX)
+            .dfa_size_limit(CACHE_BYTES_MAX)
+            .build()
+    }
+
+    /// Reads it, and builds it when only that tells whether it is too large.
+    fn check(&self) -> Result<(), String> {
+        let mut parser = regex_syntax::ParserBuilder::new()
+            .unicode(false)
+            .utf8(false)
+            .case_insensitive(self.flags.caseless)
+            .dot_matches_new_line(self.flags.dot_all)
+            .multi_line(self.flags.multi_line)
+            .ignore_whitespace(self.flags.extended)
+            .swap_greed(self.flags.ungreedy)
+            .build();
+        let last_line = |text: String| text.lines().last().unwrap_or_default().trim().to_owned();
+        let tree = parser.parse(&self.source).map_err(|error| last_line(error.to_string()))?;
+        if nodes(&tree) > NODES_SMALL_MAX {
+            self.build().map_err(|error| last_line(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    fn find(&self, window: &[u8], work: &mut Work) -> Search {
+        let built = match self.built.get() {
+            Some(built) => built,
+            None if !work.charge(BUILD_UNITS) => return Search::Exhausted,
+            None if KEPT.fetch_add(1, Ordering::Relaxed) < PATTERNS_KEPT_MAX => self.built.get_or_init(|| self.build().ok()),
+            None => {
+                KEPT.fetch_sub(1, Ordering::Relaxed);
+                return find_with(self.build().ok().as_ref(), window, work);
+            }
+        };
+        find_with(built.as_ref(), window, work)
+    }
+}
+
+impl Drop for Linear {
+    fn drop(&mut self) {
+        if self.built.get().is_some() {
+            KEPT.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn find_with(regex: Option<&Regex>, window: &[u8], work: &mut Work) -> Search {
+    let Some(regex) = regex else { return Search::Exhausted };
+    let found = regex.find(window);
+    let walked = found.map_or(window.len(), |found| found.end());
+    if !work.charge(4 + walked / BYTES_PER_UNIT) {
+        return Search::Exhausted;
+    }
+    found.map_or(Search::NoMatch, |found| Search::Found { start: found.start(), end: found.end() })
+}
+
+/// Nodes of a tree, each as often as it is repeated.
+fn nodes(tree: &Hir) -> u64 {
+    match tree.kind() {
+        HirKind::Empty | HirKind::Look(_) => 1,
+        HirKind::Literal(literal) => literal.0.len() as u64,
+        HirKind::Class(Class::Bytes(class)) => class.ranges().len() as u64,
+        HirKind::Class(Class::Unicode(class)) => 4 * class.ranges().len() as u64,
+        HirKind::Repetition(repetition) => {
+            let times = u64::from(repetition.max.unwrap_or(repetition.min).max(1));
+            nodes(&repetition.sub).saturating_mul(times).saturating_add(1)
+        }
+        HirKind::Capture(capture) => nodes(&capture.sub).saturating_add(2),
+        HirKind::Concat(all) | HirKind::Alternation(all) => all.iter().fold(1, |sum: u64, one| sum.saturating_add(nodes(one))),
+    }
 }
 
 impl Pattern {
     /// The first match in `window`. `work` is charged for what was walked over.
     pub fn find(&self, window: &[u8], work: &mut Work) -> Search {
         match &self.engine {
-            Engine::Linear(regex) => {
-                let found = regex.find(window);
-                let walked = found.map_or(window.len(), |found| found.end());
-                if !work.charge(4 + walked / BYTES_PER_UNIT) {
-                    return Search::Exhausted;
-                }
-                found.map_or(Search::NoMatch, |found| Search::Found { start: found.start(), end: found.end() })
-            }
+            Engine::Linear(linear) => linear.find(window, work),
             Engine::Backtracking(program) => program.find(window, work),
         }
     }
@@ -51,13 +158,13 @@ impl Pattern {
     /// More bytes may take a match away.
     pub fn may_lose(&self) -> bool {
         match &self.engine {
-            Engine::Linear(regex) => self.negated || regex.as_str().contains("\\z"),
+            Engine::Linear(linear) => self.negated || linear.source.contains("\\z"),
             Engine::Backtracking(_) => true,
         }
     }
 }
 
-/// Translates and compiles. The error is for the rule's author.
+/// Translates and reads. The error is for the rule's author.
 pub fn compile(pcre: &Pcre) -> Result<Pattern, String> {
     let flags = &pcre.flags;
     let anchored = flags.anchored || (pcre.pattern.starts_with('^') && !flags.multi_line && !has_top_alternative(&pcre.pattern));
@@ -69,18 +176,16 @@ pub fn compile(pcre: &Pcre) -> Result<Pattern, String> {
     if flags.anchored {
         translated = format!("\\A(?:{translated})");
     }
-    let regex = RegexBuilder::new(&translated)
-        .unicode(false)
-        .case_insensitive(flags.caseless)
-        .dot_matches_new_line(flags.dot_all)
-        .multi_line(flags.multi_line)
-        .ignore_whitespace(flags.extended)
-        .swap_greed(flags.ungreedy)
-        .size_limit(PROGRAM_BYTES_MAX)
-        .dfa_size_limit(CACHE_BYTES_MAX)
-        .build()
-        .map_err(|error| error.to_string().lines().last().unwrap_or_default().trim().to_owned())?;
-    Ok(of(Engine::Linear(regex)))
+    let flags = Flags {
+        caseless: flags.caseless,
+        dot_all: flags.dot_all,
+        multi_line: flags.multi_line,
+        extended: flags.extended,
+        ungreedy: flags.ungreedy,
+    };
+    let linear = Linear { source: translated.into(), flags, built: OnceLock::new() };
+    linear.check()?;
+    Ok(of(Engine::Linear(linear)))
 }
 
 /// PCRE's syntax in the regex crate's.

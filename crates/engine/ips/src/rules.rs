@@ -34,7 +34,7 @@ use crate::inspect::Steps;
 use crate::prefilter::{LITERAL_BYTES_MAX, Prefilter};
 use crate::raised::{ByFinding, Layer, Raised};
 pub(crate) use compile::{NO_APP, decoded, is_of_flow, is_of_packet, name_hash, of_dce, refused_beside_buffers, refused_match};
-use compile::{Turn, compile_rule, diagnostic, turn};
+use compile::{Shared, Turn, compile_rule, diagnostic, turn};
 
 use crate::sets::{ActionOrder, Dataset, IprepAsked, Reputation, Resources, Sets};
 use crate::transaction::{TxRule, TxRules, apps_of, bit, is_of_transactions, is_parsed};
@@ -53,17 +53,17 @@ pub struct RuleInfo {
     pub gid: u32,
     pub sid: u32,
     pub rev: u32,
-    pub msg: String,
+    pub msg: Box<str>,
     pub action: Action,
     /// The class's description, empty without one.
-    pub category: String,
-    pub classtype: Option<String>,
+    pub category: Arc<str>,
+    pub classtype: Option<Arc<str>>,
     /// 1 is the gravest.
     pub priority: u8,
-    pub references: Vec<(String, String)>,
-    pub metadata: Vec<(String, String)>,
+    pub references: Pairs,
+    pub metadata: Pairs,
     /// File and line.
-    pub source: String,
+    pub source: Arc<str>,
     pub line: u32,
 }
 
@@ -74,15 +74,48 @@ impl RuleInfo {
     }
 }
 
+/// Pairs of texts in one piece of memory: rules have a dozen each, and are many.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pairs {
+    text: Box<str>,
+    /// Where each of the texts ends: first, second, first of the next.
+    ends: Box<[u32]>,
+}
+
+impl Pairs {
+    pub fn new(pairs: &[(String, String)]) -> Self {
+        let (mut text, mut ends) = (String::new(), Vec::with_capacity(pairs.len() * 2));
+        for part in pairs.iter().flat_map(|(first, second)| [first, second]) {
+            text += part;
+            ends.push(text.len() as u32);
+        }
+        Self { text: text.into(), ends: ends.into() }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let begins = std::iter::once(0).chain(self.ends.chunks_exact(2).map(|pair| pair[1] as usize));
+        let of = |first: usize, end: usize| self.text.get(first..end).unwrap_or_default();
+        begins.zip(self.ends.chunks_exact(2)).map(move |(begin, ends)| {
+            let (middle, end) = (ends[0] as usize, ends[1] as usize);
+            (of(begin, middle), of(middle, end))
+        })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+}
+
 /// One rule, compiled.
 #[derive(Debug)]
 pub(crate) struct Compiled {
     pub info: Arc<RuleInfo>,
     pub protocol: Protocol,
-    pub source: AddressSet,
-    pub destination: AddressSet,
-    pub source_ports: PortSet,
-    pub destination_ports: PortSet,
+    /// Shared with the other rules that say the same.
+    pub source: Arc<AddressSet>,
+    pub destination: Arc<AddressSet>,
+    pub source_ports: Arc<PortSet>,
+    pub destination_ports: Arc<PortSet>,
     pub both_ways: bool,
     pub flow: FlowTest,
     pub packet: Vec<PacketTest>,
@@ -286,9 +319,10 @@ impl Ruleset {
         let mut sets = Sets::new(resources);
         let mut diagnostics = Vec::new();
         let mut compiled: Vec<(Turn, Compiled, Option<Literal>, Option<TxRule>)> = Vec::new();
+        let mut shared = Shared::default();
         for (number, source) in sources.iter().enumerate() {
             for rule in source.rules {
-                match compile_rule(source.name, rule, variables, classification, &mut sets) {
+                match compile_rule(source.name, rule, variables, classification, &mut sets, &mut shared) {
                     Ok((one, tx)) => {
                         if let Some(part) = one.empty_part() {
                             let message = format!("no packet has such {part}: the rule never matches");

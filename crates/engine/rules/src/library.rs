@@ -8,7 +8,7 @@
 use crate::classification::Classification;
 use crate::diagnostic::Diagnostic;
 use crate::edit::{self, Edited, Edits};
-use crate::file::{RuleFile, parse};
+use crate::file::{RuleFile, parse, parse_signatures};
 use crate::limits::Limits;
 use crate::reference::References;
 
@@ -97,6 +97,15 @@ impl Library {
 
     /// A rule file as these files make it. Lines keep their numbers.
     pub fn rules(&self, name: &str, text: &str) -> (RuleFile, Edited) {
+        self.read_with(parse, name, text)
+    }
+
+    /// The same for an engine, in half the memory: see [`parse_signatures`].
+    pub fn signatures(&self, name: &str, text: &str) -> (RuleFile, Edited) {
+        self.read_with(parse_signatures, name, text)
+    }
+
+    fn read_with(&self, parse: fn(&str) -> RuleFile, name: &str, text: &str) -> (RuleFile, Edited) {
         let (mut file, edited) = if self.edits.is_empty() {
             (parse(text), Edited::default())
         } else {

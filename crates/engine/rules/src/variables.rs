@@ -51,7 +51,7 @@ impl Default for Variables {
 }
 
 /// Which addresses; `home` is what is said of the protected workload's own addresses.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct AddressSet {
     /// Inclusive, ascending, not touching.
     v4: Vec<(u32, u32)>,
@@ -125,7 +125,7 @@ impl AddressSet {
 }
 
 /// Which ports, as ascending inclusive ranges that do not touch.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct PortSet {
     ranges: Vec<(u16, u16)>,
 }

@@ -32,6 +32,7 @@ pub mod caps;
 pub mod iptables;
 pub mod lock;
 pub mod memfd;
+pub mod memory;
 pub mod mounts;
 pub mod netlink;
 pub mod netns;

@@ -1,5 +1,7 @@
 //! One rule made ready to run, or refused by name: nothing is loaded with less than it says.
 
+use std::collections::BTreeSet;
+
 use bulkhead_rules::condition::TcpSessionState;
 
 use super::*;
@@ -25,12 +27,45 @@ pub(super) fn turn(rule: &Compiled, index: usize, order: ActionOrder) -> Turn {
     (action, bits, rule.info.priority, index)
 }
 
+/// What many rules say in the same words, kept once.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    addresses: BTreeSet<Arc<AddressSet>>,
+    ports: BTreeSet<Arc<PortSet>>,
+    texts: BTreeSet<Arc<str>>,
+}
+
+impl Shared {
+    fn text(&mut self, text: &str) -> Arc<str> {
+        match self.texts.get(text) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let new: Arc<str> = text.into();
+                self.texts.insert(Arc::clone(&new));
+                new
+            }
+        }
+    }
+}
+
+fn share<T: Ord>(known: &mut BTreeSet<Arc<T>>, value: T) -> Arc<T> {
+    match known.get(&value) {
+        Some(known) => Arc::clone(known),
+        None => {
+            let new = Arc::new(value);
+            known.insert(Arc::clone(&new));
+            new
+        }
+    }
+}
+
 pub(super) fn compile_rule(
     file: &str,
     rule: &Rule,
     variables: &Variables,
     classification: &Classification,
     sets: &mut Sets<'_>,
+    shared: &mut Shared,
 ) -> Result<(Compiled, Option<TxRule>), (Code, String)> {
     let header = &rule.header;
     let signature = &rule.signature;
@@ -65,14 +100,14 @@ pub(super) fn compile_rule(
         gid: signature.gid,
         sid: signature.sid,
         rev: signature.rev,
-        msg: signature.msg.clone(),
+        msg: signature.msg.as_str().into(),
         action: header.action,
-        category: class.map(|class| class.description.clone()).unwrap_or_default(),
-        classtype: signature.classtype.clone(),
+        category: shared.text(class.map_or("", |class| &class.description)),
+        classtype: signature.classtype.as_deref().map(|name| shared.text(name)),
         priority: signature.priority.unwrap_or(class.map_or(PRIORITY_DEFAULT, |class| class.priority)),
-        references: signature.references.clone(),
-        metadata: signature.metadata.clone(),
-        source: file.to_owned(),
+        references: Pairs::new(&signature.references),
+        metadata: Pairs::new(&signature.metadata),
+        source: shared.text(file),
         line: rule.span.line,
     };
     let has = |word: FlowWord| signature.flow.contains(&word);
@@ -142,8 +177,8 @@ pub(super) fn compile_rule(
     );
     let on_stream = tcp && !steps.is_empty() && (only_stream || !needs_packet);
     let on_packet = tx.is_none() && !only_stream && (!on_stream || positioned);
-    let source_ports = variables.port_set(&header.source_ports).map_err(variable)?;
-    let destination_ports = variables.port_set(&header.destination_ports).map_err(variable)?;
+    let source_ports = share(&mut shared.ports, variables.port_set(&header.source_ports).map_err(variable)?);
+    let destination_ports = share(&mut shared.ports, variables.port_set(&header.destination_ports).map_err(variable)?);
     let ports_matter =
         matches!(header.protocol, Protocol::Tcp | Protocol::Udp | Protocol::Sctp) && !(source_ports.is_any() && destination_ports.is_any());
     let ip_only = steps.is_empty()
@@ -181,8 +216,8 @@ pub(super) fn compile_rule(
         txbits: TxBit::all(signature),
         info: Arc::new(info),
         protocol: header.protocol,
-        source: variables.address_set(&header.source).map_err(variable)?,
-        destination: variables.address_set(&header.destination).map_err(variable)?,
+        source: share(&mut shared.addresses, variables.address_set(&header.source).map_err(variable)?),
+        destination: share(&mut shared.addresses, variables.address_set(&header.destination).map_err(variable)?),
         source_ports,
         destination_ports,
         both_ways: header.direction == bulkhead_rules::Direction::Both,
