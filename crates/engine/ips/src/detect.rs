@@ -25,7 +25,7 @@ use crate::files::FileDone;
 use crate::inspect::{Buffer, Inspection, Steps, Work};
 use crate::outcome::{Midstream, PipelineConfig, Record, Stats};
 use crate::prefilter::Carry;
-use crate::rules::{Compiled, Group, RuleId, RuleInfo, Ruleset};
+use crate::rules::{Compiled, Group, Owner, ProtoClass, RuleId, RuleInfo, Ruleset};
 use crate::tls::TlsWatch;
 use crate::trace::Trace;
 use crate::transaction::bit;
@@ -263,6 +263,13 @@ pub(crate) struct Matched {
     pub tx: Option<TxMatch>,
 }
 
+/// Which rules a first pass is for.
+#[derive(Debug, Clone, Copy)]
+struct Of {
+    stream: bool,
+    packet: bool,
+}
+
 /// Reused from packet to packet.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
@@ -270,6 +277,11 @@ pub(crate) struct Scratch {
     candidates: Vec<Candidate>,
     /// Rules on transactions whose literal is in the bytes in hand.
     pub gates: Vec<RuleId>,
+    /// Rules on packets whose literal is in the payload in hand, perhaps more than once.
+    of_payload: Vec<RuleId>,
+    /// Where the payload lies that is still to be searched for these.
+    expected: Option<(usize, usize)>,
+    payload_searched: bool,
     /// By rule: the pass in which it became a candidate.
     stamps: Vec<u32>,
     stamp: u32,
@@ -308,6 +320,9 @@ impl Scratch {
         self.files.clear();
         self.app_events.clear();
         self.settled_from = 0;
+        self.of_payload.clear();
+        self.expected = None;
+        self.payload_searched = false;
         self.work = Work::default();
         if self.stamps.len() != rules {
             self.stamps = vec![0; rules];
@@ -334,16 +349,31 @@ impl Scratch {
         }
     }
 
-    /// First pass over one run of bytes. `first`: source and destination of the first packet of its direction.
-    fn prefilter(&mut self, groups: &[&Group; 3], carry: &Carry, bytes: &[u8], first: Option<(IpAddr, IpAddr)>, stats: &mut Stats) {
+    /// The payload of the packet in hand: where the stream hands out just that, one pass serves both kinds of rules.
+    pub fn expect(&mut self, payload: &[u8]) {
+        self.expected = Some((payload.as_ptr() as usize, payload.len()));
+    }
+
+    /// Whether these bytes are the whole payload, for the first time.
+    fn is_payload(&mut self, bytes: &[u8]) -> bool {
+        let whole = self.expected == Some((bytes.as_ptr() as usize, bytes.len()));
+        if whole {
+            self.expected = None;
+            self.payload_searched = true;
+        }
+        whole
+    }
+
+    /// First pass over one run of bytes, for rules on the stream, on packets, or both.
+    fn prefilter(&mut self, groups: &[&Group; 3], carry: &Carry, bytes: &[u8], of: Of, stats: &mut Stats) {
         for group in groups {
             self.scan = self.scan.wrapping_add(1);
             if self.scan == 0 {
                 self.seen.fill(0);
                 self.scan = 1;
             }
-            if self.seen.len() < group.owners.len() {
-                self.seen.resize(group.owners.len(), 0);
+            if self.seen.len() < group.prefilter.len() {
+                self.seen.resize(group.prefilter.len(), 0);
             }
             let mut hits = 0;
             let mut work = self.work;
@@ -351,20 +381,28 @@ impl Scratch {
                 hits += 1;
                 // All owners are added at once: a literal that repeats costs one look.
                 if std::mem::replace(&mut self.seen[number as usize], self.scan) != self.scan {
-                    for rule in &group.owners[number as usize] {
-                        self.add(*rule, true);
+                    for owner in group.owners(number) {
+                        self.found(owner, of);
                     }
-                    self.gates.extend(&group.gates[number as usize]);
                 }
             });
             self.work = work;
             stats.prefilter_hits += hits;
-            for rule in &group.always {
-                self.add(*rule, true);
+            for owner in &group.always {
+                self.found(owner, of);
             }
-            for rule in first.iter().flat_map(|(source, destination)| group.once.candidates(*source, *destination)) {
-                self.add(rule, true);
-            }
+        }
+    }
+
+    fn found(&mut self, owner: &Owner, of: Of) {
+        if of.stream && owner.gate {
+            self.gates.push(owner.rule);
+        }
+        if of.stream && owner.on_stream {
+            self.add(owner.rule, true);
+        }
+        if of.packet && owner.on_packet {
+            self.of_payload.push(owner.rule);
         }
     }
 }
@@ -470,9 +508,9 @@ impl StreamInspector<'_> {
     /// First pass over the stream's own bytes. Whether there is a second.
     fn search(&mut self, dir: Direction, offset: u64, bytes: &[u8], followed: bool) -> bool {
         let (from, to) = self.ends(dir);
-        let groups = self.rules.stream_groups(dir, from.1, to.1);
+        let groups = self.rules.groups(ProtoClass::Tcp, dir, from.1, to.1);
         self.scratch.begin_pass();
-        if (groups.iter().all(|group| group.is_empty()) && !self.keeps_raw(followed)) || self.scratch.work.is_spent() {
+        if (groups.iter().all(|group| !group.of_stream) && !self.keeps_raw(followed)) || self.scratch.work.is_spent() {
             return false;
         }
         let half = &mut self.halves.get_or_insert_default()[index(dir)];
@@ -480,9 +518,10 @@ impl StreamInspector<'_> {
             half.skip_to(offset);
         }
         if std::mem::take(&mut half.search_again) && !half.lookback.is_empty() {
-            self.scratch.prefilter(&groups, &Carry::default(), &half.lookback, None, self.stats);
+            self.scratch.prefilter(&groups, &Carry::default(), &half.lookback, Of { stream: true, packet: false }, self.stats);
         }
-        self.scratch.prefilter(&groups, &half.carry, bytes, None, self.stats);
+        let of = Of { stream: true, packet: self.scratch.is_payload(bytes) };
+        self.scratch.prefilter(&groups, &half.carry, bytes, of, self.stats);
         half.pending.retain(|pending| pending.until > offset);
         for pending in &half.pending {
             self.scratch.add(pending.rule, false);
@@ -493,7 +532,7 @@ impl StreamInspector<'_> {
     /// Second pass over the stream's own bytes.
     fn verify(&mut self, dir: Direction, offset: u64, bytes: &[u8]) {
         let (from, to) = self.ends(dir);
-        let groups = self.rules.stream_groups(dir, from.1, to.1);
+        let groups = self.rules.groups(ProtoClass::Tcp, dir, from.1, to.1);
         let raw = self.keeps_raw(self.app.is_some());
         let half = &mut self.halves.get_or_insert_default()[index(dir)];
         // On the new bytes and as many before them as the rules may need.

@@ -7,7 +7,8 @@
 //! ```text
 //! four bytes ─ folded to lower case ─ hash ─ bit set? ─ the hash's bucket ─ same four bytes? ─ the caller compares the whole
 //! ```
-//! The bitmap is as large as keeps one bit in sixteen set at most, so that those of small groups stay in the first cache.
+//! The bitmap has sixteen bits for each gram, so that those of small groups stay in the first cache; a gram sets two bits of one
+//! word, and one position in fifty passes that has none of the grams.
 
 use std::collections::BTreeMap;
 
@@ -164,14 +165,21 @@ impl Bitmap {
             Self::Large(bits) => &mut bits[..],
         };
         let bit = (hash >> (u32::BITS - (words.len() * 64).trailing_zeros())) as usize;
-        words[bit >> 6] |= 1 << (bit & 63);
+        words[bit >> 6] |= bits_of(hash, bit);
     }
 }
 
 #[inline]
 fn is_set<const WORDS: usize>(bits: &[u64; WORDS], hash: u32) -> bool {
     let bit = (hash >> (u32::BITS - (WORDS * 64).trailing_zeros())) as usize;
-    bits[bit >> 6] >> (bit & 63) & 1 != 0
+    let wanted = bits_of(hash, bit);
+    bits[bit >> 6] & wanted == wanted
+}
+
+/// Within a word: one by the bits that follow those of the word, one by the lowest.
+#[inline]
+const fn bits_of(hash: u32, bit: usize) -> u64 {
+    1 << (bit & 63) | 1 << ((hash >> 4) & 63)
 }
 
 #[inline]

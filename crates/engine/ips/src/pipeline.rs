@@ -461,6 +461,7 @@ impl Judge {
             stream.set_enforce(meta.protect);
             stream.set_hearsay(meta.foreign);
             let state = &mut flow.state;
+            self.scratch.expect(packet.payload);
             let mut inspector = StreamInspector {
                 rules: &self.rules,
                 config: &self.config,

@@ -226,8 +226,7 @@ pub struct Compilation {
 #[derive(Debug, Default)]
 pub struct Ruleset {
     rules: Vec<Compiled>,
-    packet: [Tables; CLASSES],
-    stream: Tables,
+    tables: [Tables; CLASSES],
     transactions: TxRules,
     /// Rules on transactions: their numbers.
     tx_rules: Vec<RuleId>,
@@ -286,18 +285,52 @@ struct Ports {
     groups: Vec<Group>,
 }
 
+/// A rule in a group, and what it looks at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owner {
+    pub rule: RuleId,
+    pub on_stream: bool,
+    pub on_packet: bool,
+    /// It looks at transactions, once its literal was in the stream.
+    pub gate: bool,
+}
+
+/// What groups are made of.
+struct Parts<'a> {
+    rules: &'a [Compiled],
+    literals: &'a [Option<Literal>],
+    class: ProtoClass,
+    /// The same rules on addresses alone are in many groups.
+    known: BTreeMap<Vec<RuleId>, Arc<ByAddress>>,
+}
+
+impl Parts<'_> {
+    /// What a rule looks at here: a stream rule is tried on packets of what is no stream.
+    fn owner(&self, id: RuleId) -> Owner {
+        let rule = &self.rules[id as usize];
+        let gate = rule.is_of_transactions && self.literals[id as usize].is_some() && self.class == ProtoClass::Tcp;
+        match self.class {
+            ProtoClass::Tcp => Owner { rule: id, on_stream: rule.on_stream, on_packet: rule.on_packet, gate },
+            ProtoClass::Udp | ProtoClass::Icmp | ProtoClass::Other => {
+                Owner { rule: id, on_stream: false, on_packet: rule.on_packet || rule.on_stream, gate }
+            }
+        }
+    }
+}
+
 /// Rules that meet the same packets.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
     pub prefilter: Prefilter,
-    /// Rules by literal's number.
-    pub owners: Vec<Vec<RuleId>>,
-    /// The same of rules on transactions that are looked at once their literal was in the stream.
-    pub gates: Vec<Vec<RuleId>>,
+    /// Rules by literal's number: the first of each in `owners`, and one more.
+    starts: Vec<u32>,
+    owners: Vec<Owner>,
     /// Rules without a literal.
-    pub always: Vec<RuleId>,
+    pub always: Vec<Owner>,
     /// Those of them that are judged once per flow and direction: thousands, in sets that list addresses.
-    pub once: ByAddress,
+    pub once: Arc<ByAddress>,
+    /// A rule looks at the stream, or waits for what is in it.
+    pub of_stream: bool,
     /// Bytes before the newest that its rules may need, `usize::MAX` without bound.
     pub lookback: usize,
     pub all: Vec<RuleId>,
@@ -359,22 +392,18 @@ impl Ruleset {
         let gated = transactions.gated().iter().copied();
         let gated_datagrams = gated.filter(|id| rules[*id as usize].protocol_matches(17)).collect();
         let asks_for_apps = (0..).zip(&rules).any(|(id, rule)| rule.apps != u64::MAX && !transactions.has(id));
-        let tables = |class: ProtoClass, on_stream: bool| Tables::new(&rules, &literals, class, on_stream);
-        let packet = [
-            tables(ProtoClass::Tcp, false),
-            tables(ProtoClass::Udp, false),
-            tables(ProtoClass::Icmp, false),
-            tables(ProtoClass::Other, false),
-        ];
-        let stream = tables(ProtoClass::Tcp, true);
+        let mut parts = Parts { rules: &rules, literals: &literals, class: ProtoClass::Tcp, known: BTreeMap::new() };
+        let tables = [ProtoClass::Tcp, ProtoClass::Udp, ProtoClass::Icmp, ProtoClass::Other].map(|class| {
+            parts.class = class;
+            Tables::new(&mut parts)
+        });
         let mut by_finding = ByFinding::default();
         for (id, rule) in (0..).zip(&rules) {
             by_finding.add(&rule.raised, id);
         }
         let of_frames = (0..).zip(&rules).filter(|(_, rule)| rule.is_of_frames()).map(|(id, _)| id).collect();
         let ruleset = Self {
-            packet,
-            stream,
+            tables,
             rules,
             transactions,
             tx_rules,
@@ -486,23 +515,16 @@ impl Ruleset {
             })
     }
 
-    /// The groups whose packet rules a packet meets.
-    pub(crate) fn packet_groups(&self, class: ProtoClass, dir: Direction, source_port: u16, destination_port: u16) -> [&Group; 3] {
-        self.packet[class as usize].of(dir).groups(source_port, destination_port)
-    }
-
-    /// The groups whose stream rules a direction meets.
-    pub(crate) fn stream_groups(&self, dir: Direction, source_port: u16, destination_port: u16) -> [&Group; 3] {
-        self.stream.of(dir).groups(source_port, destination_port)
+    /// The groups whose rules a packet meets, and its stream.
+    pub(crate) fn groups(&self, class: ProtoClass, dir: Direction, source_port: u16, destination_port: u16) -> [&Group; 3] {
+        self.tables[class as usize].of(dir).groups(source_port, destination_port)
     }
 
     /// Whether any rule can match a packet of a flow, by header alone. `client` and `server`: address, port, at home.
     pub(crate) fn can_match(&self, proto: u8, client: (IpAddr, u16, bool), server: (IpAddr, u16, bool)) -> bool {
         let class = ProtoClass::of(proto);
         for (dir, from, to) in [(Direction::ToServer, client, server), (Direction::ToClient, server, client)] {
-            let groups = self.packet_groups(class, dir, from.1, to.1);
-            let streams = if class == ProtoClass::Tcp { self.stream_groups(dir, from.1, to.1) } else { groups };
-            for group in groups.into_iter().chain(streams) {
+            for group in self.groups(class, dir, from.1, to.1) {
                 if group.all.len() > HEADERS_TRIED_MAX || group.all.iter().any(|id| self.rule(*id).header_matches(from, to)) {
                     return true;
                 }
@@ -652,9 +674,8 @@ fn choose_literal(rule: &Rule) -> Option<Literal> {
 }
 
 impl Tables {
-    fn new(rules: &[Compiled], literals: &[Option<Literal>], class: ProtoClass, on_stream: bool) -> Self {
-        let table = |dir: Direction| Table::new(rules, literals, class, on_stream, dir);
-        Self { to_server: table(Direction::ToServer), to_client: table(Direction::ToClient) }
+    fn new(parts: &mut Parts<'_>) -> Self {
+        Self { to_server: Table::new(parts, Direction::ToServer), to_client: Table::new(parts, Direction::ToClient) }
     }
 
     const fn of(&self, dir: Direction) -> &Table {
@@ -666,14 +687,13 @@ impl Tables {
 }
 
 impl Table {
-    fn new(rules: &[Compiled], literals: &[Option<Literal>], class: ProtoClass, on_stream: bool, dir: Direction) -> Self {
+    fn new(parts: &mut Parts<'_>, dir: Direction) -> Self {
         let (mut any, mut destination, mut source) = (Vec::new(), Vec::new(), Vec::new());
+        let (rules, class) = (parts.rules, parts.class);
         for (id, rule) in rules.iter().enumerate() {
             let id = id as RuleId;
-            // A stream rule is tried on packets that no stream takes in; TCP keeps those in the stream's table.
-            let gate = rule.is_of_transactions && literals[id as usize].is_some();
-            let wanted = if on_stream { rule.on_stream || gate } else { rule.on_packet || (rule.on_stream && class != ProtoClass::Tcp) };
-            if !wanted
+            let Owner { on_stream, on_packet, gate, .. } = parts.owner(id);
+            if !(on_stream || on_packet || gate)
                 || !rule.raised.is_empty()
                 || rule.empty_part().is_some()
                 || !rule.in_class(class)
@@ -697,11 +717,7 @@ impl Table {
                 }
             }
         }
-        Self {
-            any: Group::new(any, rules, literals),
-            by_destination: Ports::new(&destination, rules, literals),
-            by_source: Ports::new(&source, rules, literals),
-        }
+        Self { any: Group::new(any, parts), by_destination: Ports::new(&destination, parts), by_source: Ports::new(&source, parts) }
     }
 
     fn groups(&self, source_port: u16, destination_port: u16) -> [&Group; 3] {
@@ -712,7 +728,7 @@ impl Table {
 static NO_RULES: std::sync::LazyLock<Group> = std::sync::LazyLock::new(Group::default);
 
 impl Ports {
-    fn new(members: &[(RuleId, &[(u16, u16)])], rules: &[Compiled], literals: &[Option<Literal>]) -> Self {
+    fn new(members: &[(RuleId, &[(u16, u16)])], parts: &mut Parts<'_>) -> Self {
         if members.is_empty() {
             return Self::default();
         }
@@ -741,7 +757,7 @@ impl Ports {
             let group = match known.get(&set) {
                 Some(group) => *group,
                 None if built.groups.len() < PORT_GROUPS_MAX || set.is_empty() => {
-                    built.groups.push(Group::new(set.clone(), rules, literals));
+                    built.groups.push(Group::new(set.clone(), parts));
                     let group = built.groups.len() as u32 - 1;
                     known.insert(set, group);
                     group
@@ -750,7 +766,7 @@ impl Ports {
                     let mut all: Vec<RuleId> = members.iter().map(|(id, _)| *id).collect();
                     all.sort_unstable();
                     all.dedup();
-                    built.groups.push(Group::new(all, rules, literals));
+                    built.groups.push(Group::new(all, parts));
                     built.groups.len() as u32 - 1
                 }),
             };
@@ -770,43 +786,45 @@ impl Ports {
 }
 
 impl Group {
-    fn new(all: Vec<RuleId>, rules: &[Compiled], literals: &[Option<Literal>]) -> Self {
-        let mut numbers: BTreeMap<(Vec<u8>, bool), usize> = BTreeMap::new();
+    fn new(all: Vec<RuleId>, parts: &mut Parts<'_>) -> Self {
         let mut group = Self::default();
-        let mut found: Vec<(Vec<u8>, bool)> = Vec::new();
+        let mut by_literal: BTreeMap<(&[u8], bool), Vec<Owner>> = BTreeMap::new();
         let mut once = Vec::new();
+        let mut needs_bytes = false;
         for id in &all {
-            let rule = &rules[*id as usize];
-            if !rule.is_of_transactions {
+            let (rule, owner) = (&parts.rules[*id as usize], parts.owner(*id));
+            group.of_stream |= owner.on_stream || owner.gate;
+            if owner.on_stream {
                 let span = rule.steps.span.or_else(|| rule.steps.reach.and_then(|reach| usize::try_from(reach).ok()));
                 group.lookback = group.lookback.max(span.map_or(usize::MAX, |span| span.saturating_sub(1)));
+                needs_bytes |= !rule.steps.is_empty();
             }
-            match &literals[*id as usize] {
+            match &parts.literals[*id as usize] {
                 None if rule.ip_only => once.push(*id),
-                None => group.always.push(*id),
-                Some(literal) => {
-                    let key = (literal.bytes.clone(), literal.nocase);
-                    let number = *numbers.entry(key.clone()).or_insert_with(|| {
-                        found.push(key);
-                        group.owners.push(Vec::new());
-                        group.gates.push(Vec::new());
-                        group.owners.len() - 1
-                    });
-                    let lists = if rule.is_of_transactions { &mut group.gates } else { &mut group.owners };
-                    lists[number].push(*id);
-                }
+                None => group.always.push(owner),
+                Some(literal) => by_literal.entry((&literal.bytes, literal.nocase)).or_default().push(owner),
             }
         }
-        group.once = ByAddress::new(&once, rules);
-        if group.always.iter().all(|id| rules[*id as usize].steps.is_empty()) && group.owners.is_empty() {
+        if !needs_bytes {
             group.lookback = 0;
         }
-        group.prefilter = Prefilter::new(found.iter().map(|(bytes, nocase)| (bytes.as_slice(), *nocase)));
+        group.once = match parts.known.get(&once) {
+            Some(known) => Arc::clone(known),
+            None => Arc::clone(parts.known.entry(once.clone()).or_insert(Arc::new(ByAddress::new(&once, parts.rules)))),
+        };
+        group.prefilter = Prefilter::new(by_literal.keys().copied());
+        group.starts.push(0);
+        for owners in by_literal.into_values() {
+            group.owners.extend(owners);
+            group.starts.push(group.owners.len() as u32);
+        }
         group.all = all;
         group
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
+    /// Rules whose literal has this number.
+    pub fn owners(&self, literal: u32) -> &[Owner] {
+        let range = self.starts.get(literal as usize).zip(self.starts.get(literal as usize + 1));
+        range.and_then(|(first, end)| self.owners.get(*first as usize..*end as usize)).unwrap_or_default()
     }
 }

@@ -19,7 +19,7 @@ fn an_exploit_split_over_segments_condemns_its_flow() {
     let outcome = connection.request(&mut bench, b"N/Sh HTTP/1.1\r\n");
     assert_eq!(outcome.verdict, Verdict::DropFlow(DropReason::Rule));
     let rule = outcome.rule.unwrap();
-    assert_eq!((rule.sid, rule.rev, rule.priority, rule.category.as_str()), (1, 2, 1, "Web Application Attack"));
+    assert_eq!((rule.sid, rule.rev, rule.priority, &*rule.category), (1, 2, 1, "Web Application Attack"));
     assert_eq!(connection.request(&mut bench, b"more").verdict, Verdict::Drop(DropReason::Flow));
     assert_eq!(connection.reply(&mut bench, b"answer").verdict, Verdict::Drop(DropReason::Flow));
     let alerts = bench.alerts();

@@ -29,14 +29,24 @@ pub(crate) fn inspect_packet(
     stats: &mut Stats,
 ) {
     let packet = view.packet;
-    let class = crate::rules::ProtoClass::of(packet.proto());
+    let class = ProtoClass::of(packet.proto());
     let dir = view.dir.unwrap_or(Direction::ToServer);
     scratch.begin_pass();
-    let none = Carry::default();
-    let first = view.first_in_direction.then_some((view.from.0, view.to.0));
-    scratch.prefilter(&rules.packet_groups(class, dir, view.from.1, view.to.1), &none, packet.payload, first, stats);
-    if class == crate::rules::ProtoClass::Tcp && !view.in_stream {
-        scratch.prefilter(&rules.stream_groups(dir, view.from.1, view.to.1), &none, packet.payload, None, stats);
+    let groups = rules.groups(class, dir, view.from.1, view.to.1);
+    if !scratch.payload_searched {
+        // What no stream took in is tried as a packet by rules on the stream too.
+        let of = Of { stream: class == ProtoClass::Tcp && !view.in_stream, packet: true };
+        scratch.prefilter(&groups, &Carry::default(), packet.payload, of, stats);
+    }
+    let of_payload = std::mem::take(&mut scratch.of_payload);
+    for rule in &of_payload {
+        scratch.add(*rule, true);
+    }
+    scratch.of_payload = of_payload;
+    if view.first_in_direction {
+        for rule in groups.iter().flat_map(|group| group.once.candidates(view.from.0, view.to.0)) {
+            scratch.add(rule, true);
+        }
     }
     rules.by_finding().called(&view.findings, Some(packet), |rule| scratch.add(rule, true));
     verify_packet(rules, config, view, scratch, stats);
