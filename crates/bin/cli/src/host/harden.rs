@@ -9,7 +9,7 @@ use bulkhead_host::{Error, Root};
 use bulkhead_posture::{Change, Plan, Profile, Selection, Step, plan};
 use serde_json::{Value, json};
 
-use super::{Look, ProfileName};
+use super::{Look, ProfileName, root_at};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::{Colour, printable};
@@ -187,8 +187,7 @@ fn difference(before: &str, after: &str, context: &mut Context) -> Result<(), Fa
 }
 
 pub fn undo(args: &UndoArgs, context: &mut Context) -> Result<Exit, Failure> {
-    let dir = std::fs::canonicalize(&args.root).map_err(|error| Failure::File(args.root.clone(), error))?;
-    let root = if dir == std::path::Path::new("/") { Root::host() } else { Root::at(dir) };
+    let root = root_at(&args.root)?;
     let (services, no_services) = services(&root);
     let hands = Hands { root: &root, services: services.as_ref(), tick: &|_| Ok(()) };
     let Some(wanted) = &args.step else { return list(&hands, context) };

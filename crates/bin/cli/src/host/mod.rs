@@ -71,15 +71,7 @@ pub struct Look {
 
 impl Look {
     pub fn root(&self) -> Result<Root, Failure> {
-        let meta = std::fs::metadata(&self.root).map_err(|error| Failure::File(self.root.clone(), error))?;
-        if !meta.is_dir() {
-            return Err(Failure::usage(
-                format!("`{}` is no directory", self.root.display()),
-                "name the directory that holds the other host's files",
-            ));
-        }
-        let dir = std::fs::canonicalize(&self.root).map_err(|error| Failure::File(self.root.clone(), error))?;
-        Ok(if dir == Path::new("/") { Root::host() } else { Root::at(dir) })
+        root_at(&self.root)
     }
 
     pub fn snapshot(&self) -> Result<HostSnapshot, Failure> {
@@ -116,6 +108,15 @@ fn snapshot(args: &SnapshotArgs, context: &mut Context) -> Result<Exit, Failure>
     let snapshot = args.look.snapshot()?;
     context.out.json(&snapshot)?;
     Ok(Exit::Ok)
+}
+
+/// The running host's root, or the directory that the asker named.
+pub fn root_at(dir: &Path) -> Result<Root, Failure> {
+    let real = std::fs::canonicalize(dir).map_err(|error| Failure::File(dir.to_owned(), error))?;
+    if !real.is_dir() {
+        return Err(Failure::usage(format!("`{}` is no directory", dir.display()), "name the directory that holds the other host's files"));
+    }
+    Ok(if real == Path::new("/") { Root::host() } else { Root::at(real) })
 }
 
 /// A file that the asker named, of at most so many bytes.

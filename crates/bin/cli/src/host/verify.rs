@@ -2,9 +2,9 @@
 
 use std::thread::available_parallelism;
 
-use bulkhead_host::Root;
 use bulkhead_host::verify::{What, verify};
 
+use super::root_at;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::{Colour, printable};
@@ -20,8 +20,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, context: &mut Context) -> Result<Exit, Failure> {
-    let dir = std::fs::canonicalize(&args.root).map_err(|error| Failure::File(args.root.clone(), error))?;
-    let root = if dir == std::path::Path::new("/") { Root::host() } else { Root::at(dir) };
+    let root = root_at(&args.root)?;
     let threads = available_parallelism().map_or(2, usize::from);
     let verified = verify(&root, threads).map_err(|why| Failure::Unable(why, None))?;
     let found = verified.differences.iter().filter(|one| !one.configuration).count();
