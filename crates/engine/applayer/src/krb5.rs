@@ -272,12 +272,6 @@ impl Krb5 {
                 tx.notes.text("error_code", named(ERRORS, code));
                 note_client(message, [8, 7], dir, tx);
                 note_server(message, 10, dir, tx);
-                // Of the server, where the client's is not said.
-                if field(message, 7).is_none()
-                    && let Some(realm) = field(message, 9).and_then(|content| Ber::new(content).element())
-                {
-                    tx.notes.text("realm", realm.content);
-                }
                 note_encryption(None, tx);
                 Some(())
             }
