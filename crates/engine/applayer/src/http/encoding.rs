@@ -8,8 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use miniz_oxide::inflate::stream::{InflateState, inflate};
-use miniz_oxide::{DataFormat, MZError, MZFlush, MZStatus};
+use zlib_rs::{Inflate, InflateError, InflateFlush, Status};
 
 use super::fields::is_token;
 use super::foreign::{Fed, Foreign, Share};
@@ -21,7 +20,7 @@ pub(super) const PIECE_BYTES: usize = 8 * 1024;
 const HEAD_BYTES: usize = 1024;
 /// Longest gzip header (its name and comment have no length).
 const GZIP_HEADER_MAX: usize = 4096;
-/// Inflaters kept for the next body; each has 43 KiB.
+/// Inflaters kept for the next body; each has some 56 KiB.
 const POOL_MAX: usize = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,17 +103,45 @@ pub(crate) struct Pool {
     foreign: Arc<AtomicUsize>,
 }
 
-struct Inflater(Box<InflateState>);
+struct Inflater {
+    inflate: Inflate,
+    /// What has come out of one step.
+    piece: Box<[u8; PIECE_BYTES]>,
+}
+
+/// The largest window there is (RFC 1951, section 2).
+const WINDOW_BITS: u8 = 15;
 
 impl std::fmt::Debug for Inflater {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Inflater").field("last_status", &self.0.last_status()).finish_non_exhaustive()
+        f.debug_struct("Inflater").field("taken", &self.inflate.total_in()).finish_non_exhaustive()
+    }
+}
+
+/// One step: what it has read and written, also before an error.
+struct Inflated {
+    read: usize,
+    written: usize,
+    status: Result<Status, InflateError>,
+}
+
+impl Inflater {
+    fn begin(&mut self, form: Form) {
+        self.inflate.reset(form == Form::Zlib);
+    }
+
+    fn step(&mut self, bytes: &[u8]) -> Inflated {
+        let before = (self.inflate.total_in(), self.inflate.total_out());
+        let status = self.inflate.decompress(bytes, &mut self.piece[..], InflateFlush::NoFlush);
+        let read = (self.inflate.total_in() - before.0) as usize;
+        Inflated { read, written: (self.inflate.total_out() - before.1) as usize, status }
     }
 }
 
 impl Pool {
     fn take(&mut self) -> Inflater {
-        self.inflaters.pop().unwrap_or_else(|| Inflater(InflateState::new_boxed(DataFormat::Raw)))
+        let fresh = || Inflater { inflate: Inflate::new(false, WINDOW_BITS), piece: Box::new([0; PIECE_BYTES]) };
+        self.inflaters.pop().unwrap_or_else(fresh)
     }
 
     fn give(&mut self, state: Inflater) {
@@ -354,7 +381,7 @@ impl Layer {
             Some(len) => {
                 let unused = self.head.len() - len;
                 self.head.clear();
-                self.inflate.0.reset(DataFormat::Raw);
+                self.inflate.begin(Form::Raw);
                 self.state = State::Inflate(Form::Gzip);
                 // The header was not complete before, so that what is behind it is of `bytes`.
                 debug_assert!(len >= before);
@@ -406,7 +433,7 @@ impl Layer {
 
     /// Begins to inflate what is in `head`, which stays until something came out.
     fn begin(&mut self, form: Form, out: Out<'_>) -> Result<(), Failure> {
-        self.inflate.0.reset(if form == Form::Zlib { DataFormat::Zlib } else { DataFormat::Raw });
+        self.inflate.begin(form);
         self.state = State::Inflate(form);
         let head = std::mem::take(&mut self.head);
         let mut left = head.as_slice();
@@ -425,26 +452,25 @@ impl Layer {
         // While it may have to be read again: not past what is kept.
         let retry = form != Form::Gzip && !self.gave && self.head.len() < HEAD_BYTES;
         let (now, later) = bytes.split_at(if retry { bytes.len().min(HEAD_BYTES - self.head.len()) } else { bytes.len() });
-        let mut piece = [0; PIECE_BYTES];
         let mut left = now;
         loop {
-            let step = inflate(&mut self.inflate.0, left, &mut piece, MZFlush::None);
-            left = left.get(step.bytes_consumed..).unwrap_or_default();
-            if step.bytes_written > 0 {
+            let step = self.inflate.step(left);
+            left = left.get(step.read..).unwrap_or_default();
+            if step.written > 0 {
                 self.gave = true;
                 self.head.clear();
-                out(&piece[..step.bytes_written])?;
+                out(&self.inflate.piece[..step.written.min(PIECE_BYTES)])?;
             }
             match step.status {
-                Ok(MZStatus::StreamEnd) => {
+                Ok(Status::StreamEnd) => {
                     self.gave = true;
                     self.head.clear();
                     self.state = if form == Form::Gzip { State::GzipTrailer(8) } else { State::Plain };
                     return Ok(&bytes[now.len() - left.len()..]);
                 }
-                Ok(_) if step.bytes_consumed > 0 || step.bytes_written > 0 => {}
+                Ok(_) if step.read > 0 || step.written > 0 => {}
                 // It wants more bytes.
-                Ok(_) | Err(MZError::Buf) => {
+                Ok(_) => {
                     if retry && !self.gave {
                         self.head.extend_from_slice(now);
                     }
