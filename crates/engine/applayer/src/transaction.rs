@@ -89,6 +89,75 @@ struct Chain {
     last: u16,
 }
 
+/// Chains by buffer and direction. A transaction has values of some forty of these, whatever the number of protocols and their buffers.
+#[derive(Debug)]
+struct Chains {
+    /// Open addressing by [`Chains::key`], never more than [`CHAINS_FILL`] full.
+    slots: [(u16, Chain); CHAIN_SLOTS],
+    used: usize,
+    /// What found no slot.
+    rest: Vec<(u16, Chain)>,
+}
+
+const CHAIN_SLOTS: usize = 64;
+const CHAINS_FILL: usize = 48;
+const FREE: (u16, Chain) = (0, Chain { first: NONE, last: NONE });
+
+impl Default for Chains {
+    fn default() -> Self {
+        Self { slots: [FREE; CHAIN_SLOTS], used: 0, rest: Vec::new() }
+    }
+}
+
+impl Chains {
+    /// From 1.
+    const fn key(buffer: Buffer, dir: Dir) -> u16 {
+        ((buffer as u16) << 1 | dir.index() as u16) + 1
+    }
+
+    /// Where the key stands, or the free slot at which it is not found.
+    fn slot(&self, key: u16) -> usize {
+        let mut at = usize::from(key) % CHAIN_SLOTS;
+        while self.slots[at].0 != key && self.slots[at].0 != 0 {
+            at = (at + 1) % CHAIN_SLOTS;
+        }
+        at
+    }
+
+    fn first(&self, buffer: Buffer, dir: Dir) -> u16 {
+        let key = Self::key(buffer, dir);
+        let (found, chain) = self.slots[self.slot(key)];
+        if found == key {
+            return chain.first;
+        }
+        self.rest.iter().find(|(of, _)| *of == key).map_or(NONE, |(_, chain)| chain.first)
+    }
+
+    /// That of a value that is put behind the others.
+    fn entry(&mut self, buffer: Buffer, dir: Dir) -> &mut Chain {
+        let key = Self::key(buffer, dir);
+        let at = self.slot(key);
+        if self.slots[at].0 != key && self.used >= CHAINS_FILL {
+            let place = self.rest.iter().position(|(of, _)| *of == key).unwrap_or_else(|| {
+                self.rest.push((key, FREE.1));
+                self.rest.len() - 1
+            });
+            return &mut self.rest[place].1;
+        }
+        self.used += usize::from(self.slots[at].0 == 0);
+        self.slots[at].0 = key;
+        &mut self.slots[at].1
+    }
+
+    fn clear(&mut self) {
+        if self.used > 0 {
+            self.slots = [FREE; CHAIN_SLOTS];
+            self.used = 0;
+            self.rest.clear();
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Transaction {
     /// Counted by session, from 0.
@@ -102,8 +171,8 @@ pub struct Transaction {
     pub(crate) counted: usize,
     progress: [Stage; 2],
     values: Vec<Value>,
-    /// By direction and buffer.
-    chains: [[Chain; Buffer::COUNT]; 2],
+    /// Of the values, by buffer and direction.
+    chains: Chains,
     bytes: Vec<u8>,
     streams: Vec<StreamWindow>,
     streams_used: usize,
@@ -134,7 +203,7 @@ impl Default for Transaction {
             counted: 0,
             progress: [Stage::Start; 2],
             values: Vec::with_capacity(32),
-            chains: [[Chain { first: NONE, last: NONE }; Buffer::COUNT]; 2],
+            chains: Chains::default(),
             bytes: Vec::with_capacity(1024),
             streams: Vec::new(),
             streams_used: 0,
@@ -208,7 +277,7 @@ impl Transaction {
 
     /// The first value of this buffer in this direction.
     pub fn first(&self, buffer: Buffer, dir: Dir) -> Option<&Value> {
-        self.values.get(usize::from(self.chains[dir.index()][buffer as usize].first))
+        self.values.get(usize::from(self.chains.first(buffer, dir)))
     }
 
     /// All values of this buffer in this direction, in the order in which they came.
@@ -334,15 +403,14 @@ impl Transaction {
     }
 
     fn clear_values(&mut self) {
-        for value in self.values.drain(..) {
-            self.chains[value.dir.index()][value.buffer as usize] = Chain { first: NONE, last: NONE };
-        }
+        self.values.clear();
+        self.chains.clear();
     }
 
     fn push_value(&mut self, mut value: Value) {
         let number = self.values.len() as u16;
         value.next = NONE;
-        let chain = &mut self.chains[value.dir.index()][value.buffer as usize];
+        let chain = self.chains.entry(value.buffer, value.dir);
         match self.values.get_mut(usize::from(chain.last)) {
             Some(last) => last.next = number,
             None => chain.first = number,
@@ -476,6 +544,31 @@ impl Transaction {
         }
         for value in &mut self.values {
             value.done |= value.source == Source::Stream(number);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_all_buffers_are_found_and_forgotten() {
+        let mut tx = Transaction::default();
+        for round in 0..3u8 {
+            tx.begin(Protocol::Http, u64::from(round));
+            let all = || Buffer::ALL.iter().flat_map(|buffer| [Dir::ToServer, Dir::ToClient].map(|dir| (*buffer, dir)));
+            assert!(all().all(|(buffer, dir)| tx.first(buffer, dir).is_none()));
+            for (number, (buffer, dir)) in all().enumerate().filter(|(number, _)| number % 3 != usize::from(round)) {
+                tx.value(buffer, dir, &[number as u8]);
+                tx.value(buffer, dir, &[number as u8, round]);
+            }
+            for (number, (buffer, dir)) in all().enumerate() {
+                let found: Vec<&[u8]> = tx.all(buffer, dir).map(|value| tx.bytes(value)).collect();
+                let number_byte = number as u8;
+                let wanted: &[&[u8]] = &[&[number_byte], &[number_byte, round]];
+                assert_eq!(found, if number % 3 == usize::from(round) { &[] } else { wanted });
+            }
         }
     }
 }
