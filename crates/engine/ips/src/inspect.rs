@@ -81,6 +81,8 @@ pub struct Steps {
     steps: Vec<Step>,
     /// Names by their numbers: first those of another buffer of the rule, then its own.
     names: Vec<String>,
+    /// Contents behind a pattern: it is not looked for where one of these is missing.
+    required: Box<[u16]>,
     /// Bytes from the first matched byte to the last at most, `None` without bound.
     pub span: Option<usize>,
     /// No byte at or after this offset of the buffer can be part of a match, `None` without bound.
@@ -199,7 +201,8 @@ impl Steps {
     pub(crate) fn with(matches: &[Match], decoded: &[Match], known: &[String]) -> Result<Self, String> {
         let mut names = known.to_vec();
         let steps = Self::steps(matches, decoded, &mut names)?;
-        Ok(Self { steps, names, span: span(matches), reach: reach(matches) })
+        let required = required(&steps);
+        Ok(Self { steps, names, required, span: span(matches), reach: reach(matches) })
     }
 
     /// Asks for faults in BER behind all else.
@@ -312,6 +315,11 @@ impl Steps {
         })
     }
 
+    /// More than literals, numbers and sizes is looked for.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step.action, Action::Pcre(_) | Action::Base64(..) | Action::Entropy(_) | Action::Asn1(_)))
+    }
+
     /// One literal, which is there or is not: nothing to wait for.
     pub fn is_single(&self) -> bool {
         self.steps.len() == 1 && matches!(self.steps[0].action, Action::Content(_))
@@ -351,6 +359,13 @@ impl Steps {
 
     /// `names`: values of those that were known before.
     pub(crate) fn run_with(&self, buffer: Buffer<'_>, names: &NameValues, work: &mut Work) -> Inspection {
+        let there = |place: &u16| match self.steps.get(usize::from(*place)) {
+            Some(Step { action: Action::Content(content), .. }) => content.find(buffer.bytes, work).is_some(),
+            _ => true,
+        };
+        if !self.required.iter().all(there) {
+            return if work.is_spent() { Inspection::Exhausted } else { Inspection::NoMatch };
+        }
         let mut run = Run { buffer, names: *names, left: STEPS_MAX, end: 0, work };
         if run.from(&self.steps, 0) && !run.work.is_spent() {
             Inspection::Match { end: run.end }
@@ -360,6 +375,25 @@ impl Steps {
             Inspection::NoMatch
         }
     }
+}
+
+/// Contents that must be there and stand behind the first pattern, where steps do nothing but look.
+fn required(steps: &[Step]) -> Box<[u16]> {
+    let only_looks = steps.iter().all(|step| {
+        matches!(
+            step.action,
+            Action::Content(_)
+                | Action::Pcre(_)
+                | Action::IsDataAt(..)
+                | Action::ByteTest(..)
+                | Action::ByteJump(..)
+                | Action::ByteExtract(..)
+                | Action::Bsize(_)
+        )
+    });
+    let first = steps.iter().position(|step| matches!(step.action, Action::Pcre(_))).filter(|_| only_looks).unwrap_or(steps.len());
+    let behind = (0..).zip(steps).skip(first);
+    behind.filter(|(_, step)| matches!(&step.action, Action::Content(content) if !content.negated)).map(|(place, _)| place).collect()
 }
 
 impl Content {

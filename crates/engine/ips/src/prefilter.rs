@@ -164,7 +164,7 @@ impl Prefilter {
         if let Some(few) = few {
             few.scan(bytes, |literal, place, at| self.compare(bytes, at, literal, place, from, work, hit));
         }
-        for many in many.iter().chain(short) {
+        for many in many.iter().chain(short).filter(|_| bytes.len() >= 4) {
             many.scan(bytes, |literal, place, at| self.compare(bytes, at, literal, place, from, work, hit));
         }
     }

@@ -487,10 +487,12 @@ impl TxRules {
                 continue;
             }
             scratch.found.clear();
-            // The payload costs most and says least.
+            // The payload costs most and says least; patterns cost more than literals. What changes a set is run in the author's order.
             let tests = || rule.tests.iter().enumerate();
             let is_last = |(_, test): &(usize, &Test)| matches!(test, Test::Payload { .. });
-            for (place, test) in tests().filter(|test| !is_last(test)).chain(tests().filter(is_last)) {
+            let is_slow = |(_, test): &(usize, &Test)| !rule.writes && matches!(test, Test::List(list) if list.is_slow());
+            let quick = tests().filter(|test| !is_last(test) && !is_slow(test));
+            for (place, test) in quick.chain(tests().filter(is_slow)).chain(tests().filter(is_last)) {
                 let others = || candidate.holds.count_ones() as usize + 1 == rule.tests.len();
                 if candidate.holds >> place & 1 != 0 || (is_last(&(place, test)) && !others()) {
                     continue;

@@ -579,6 +579,10 @@ fn big_endian(matches: &[Match]) -> Option<Vec<Match>> {
 }
 
 impl List {
+    pub(super) fn is_slow(&self) -> bool {
+        self.steps.is_slow()
+    }
+
     /// `inner`: what is asked of that which it decodes. `before`: the rule's tests so far, whose names it may use.
     fn new(list: &BufferMatches, to_server: bool, to_client: bool, inner: &[Match], before: &[Test]) -> Result<Self, (Code, String)> {
         let BufferName::Named(buffer) = list.buffer else {
