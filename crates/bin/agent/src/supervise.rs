@@ -422,6 +422,15 @@ struct Control {
     last_coverage: Instant,
     requested_seen: u64,
     cfg: (u64, u32, u32),
+    reload: Reload,
+}
+
+/// Reading and compiling a large set takes seconds, in which interfaces still come and go: another thread does it.
+#[derive(Debug, Default)]
+struct Reload {
+    running: Option<thread::JoinHandle<String>>,
+    /// Asked for while one was running: files may have changed since it read them.
+    again: bool,
 }
 
 impl Control {
@@ -440,6 +449,7 @@ impl Control {
             last_coverage: Instant::now(),
             requested_seen: 0,
             cfg: (0, 0, 0),
+            reload: Reload::default(),
             state,
         })
     }
@@ -494,6 +504,7 @@ impl Control {
                     }
                 }
             }
+            self.reloaded(notifier);
             self.carry_out();
             if let Some(interval) = watchdog
                 // A tick early rather than one late: the service manager waits twice the interval.
@@ -533,18 +544,43 @@ impl Control {
     }
 
     fn reload(&mut self, notifier: &Notifier) {
+        if self.reload.running.is_some() {
+            self.reload.again = true;
+            return;
+        }
         let _ = notifier.reloading();
         let _ = self.state.store.reopen();
-        let told = match crate::backend::reload(&self.state) {
-            Ok(reloaded) => format!("policy revision {} in force", reloaded.policy_revision),
-            Err(error) => {
-                let told = format!("reload refused, the running policy stays: {}", error.message);
-                self.state.recorder.operation("reload-refused", error.message, []);
-                told
-            }
+        let state = Arc::clone(&self.state);
+        let work = move || {
+            let told = match crate::backend::reload(&state) {
+                Ok(reloaded) => format!("policy revision {} in force", reloaded.policy_revision),
+                Err(error) => {
+                    let told = format!("reload refused, the running policy stays: {}", error.message);
+                    state.recorder.operation("reload-refused", error.message, []);
+                    told
+                }
+            };
+            let _ = state.wake.signal();
+            told
         };
+        match thread::Builder::new().name("reload".to_owned()).spawn(work) {
+            Ok(running) => self.reload.running = Some(running),
+            Err(error) => {
+                self.state.recorder.operation("reload-refused", format!("no thread for it: {error}"), []);
+                let _ = notifier.ready();
+            }
+        }
+    }
+
+    /// What a reload that has ended came to.
+    fn reloaded(&mut self, notifier: &Notifier) {
+        let Some(running) = self.reload.running.take_if(|running| running.is_finished()) else { return };
+        let told = running.join().unwrap_or_else(|_| "the reload ended early; the running policy stays".to_owned());
         self.carry_out();
         let _ = notifier.ready().and_then(|()| notifier.status(&told));
+        if std::mem::take(&mut self.reload.again) {
+            self.reload(notifier);
+        }
     }
 
     /// Interfaces come and go. New container ends are armed before anything else is done.
