@@ -90,6 +90,11 @@ impl Agent {
         Ok(coverage_sums(&self.ask("coverage")?))
     }
 
+    /// `bulkhead reload`: configuration and rules are read again.
+    pub fn reload(&self) -> Result<Value, Error> {
+        self.ask("reload")
+    }
+
     fn ask(&self, verb: &str) -> Result<Value, Error> {
         // Exit codes 1 and 3 say that the answer holds findings: it is an answer.
         let script = "\"$@\" || [ $? -eq 1 ] || [ $? -eq 3 ]";

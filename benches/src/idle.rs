@@ -40,17 +40,25 @@ pub fn run(args: &Args, stop: &Stop) -> Result<Report, Error> {
     pause(Duration::from_secs(args.seconds), stop)?;
     let (time, spent) = (began.elapsed(), agent.cpu_time()?.saturating_sub(before));
     let memory = agent.memory()?;
+    let began = Instant::now();
+    agent.reload()?;
+    let reload = began.elapsed();
+    let reloaded = agent.memory()?;
     let percent = spent.as_secs_f64() * 100.0 / time.as_secs_f64();
     Ok(Report {
         markdown: format!(
             "| idle agent, {} | |\n|---|---:|\n| resident memory | {} |\n| – most since its start | {} |\n| BPF maps it holds | {} |\n\
-             | processor, of one core over {:.0} s | {percent:.2} % |\n| from its start to all interfaces armed | {:.1} s |\n",
+             | processor, of one core over {:.0} s | {percent:.2} % |\n| from its start to all interfaces armed | {:.1} s |\n\
+             | a reload, from asking to the answer | {:.1} s |\n| resident after it | {} |\n| – most since its start | {} |\n",
             args.measured.rules_name(),
             mib(memory.rss),
             mib(memory.rss_max),
             mib(memory.bpf_maps),
             time.as_secs_f64(),
-            start.as_secs_f64()
+            start.as_secs_f64(),
+            reload.as_secs_f64(),
+            mib(reloaded.rss),
+            mib(reloaded.rss_max)
         ),
         json: json!({
             "host": facts,
@@ -59,6 +67,9 @@ pub fn run(args: &Args, stop: &Stop) -> Result<Report, Error> {
             "rss_bytes_max": memory.rss_max,
             "bpf_map_bytes": memory.bpf_maps,
             "start_seconds": start.as_secs_f64(),
+            "reload_seconds": reload.as_secs_f64(),
+            "rss_bytes_after_reload": reloaded.rss,
+            "rss_bytes_max_with_reload": reloaded.rss_max,
             "seconds": time.as_secs_f64(),
             "cpu_seconds": spent.as_secs_f64(),
             "cpu_percent_of_one_core": percent,
