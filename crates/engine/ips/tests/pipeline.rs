@@ -474,7 +474,7 @@ fn no_rules_and_bytes_make_a_packet_cost_more_than_the_cap() {
             format!(
                 concat!(
                     "drop tcp any any -> any 80 (msg:\"w\"; content:\"ab\"; content:\"b\"; distance:0; content:\"a\"; distance:0; nocase; ",
-                    "pcre:\"/a[^c]*b{{1,{0}}}[^c]*c/R\"; content:\"d\"; distance:{0}; sid:{1};)\n"
+                    "pcre:\"/a[^c]*b{{1,{0}}}[^c]*c/R\"; content:\"b\"; distance:{0}; sid:{1};)\n"
                 ),
                 number + 1,
                 number + 1000,
