@@ -129,7 +129,10 @@ impl<'a> Hands<'a> {
         }
         // A record that was being forgotten has everything back already, and perhaps no bytes any more.
         if record.state != State::Undone {
-            for before in record.changes.iter().rev().flat_map(|recorded| recorded.before.iter().rev()) {
+            let all = || record.changes.iter().rev().flat_map(|recorded| recorded.before.iter().rev());
+            // Files and links first: a unit that is masked cannot be started, and a reload reads what is there.
+            let is_unit = |before: &&Before| matches!(before, Before::Unit { .. } | Before::Reload { .. });
+            for before in all().filter(|before| !is_unit(before)).chain(all().filter(is_unit)) {
                 self.restore(before, &journal)?;
             }
             journal.put(&Record { state: State::Undone, ..record.clone() })?;
@@ -331,8 +334,14 @@ impl<'a> Hands<'a> {
                     Some(_) | None => Ok(()),
                 }
             }
-            // Its files are restored after this: it reads them with the next reload, which the caller gives.
-            Before::Reload { .. } => Ok(()),
+            Before::Reload { name } => {
+                if self.services.active(name) == Some(true) {
+                    (self.tick)("act on a unit")?;
+                    // One that does not take it reads its old settings, which are back, at its next start.
+                    let _ = self.services.act(name, Act::Reload);
+                }
+                Ok(())
+            }
             Before::Path { path, state } => self.restore_path(path, state, journal),
         }
     }
@@ -367,6 +376,8 @@ impl<'a> Hands<'a> {
                 (self.tick)("give a link back")?;
                 lchown(&full, Some(*uid), Some(*gid)).map_err(io)?;
             }
+            // Only its mode was changed, and somebody has taken it away since: there is nothing to give it back to.
+            PathState::File { blob, .. } if blob.is_empty() && !full.exists() => {}
             PathState::File { blob, digest, mode, uid, gid, modified, attributes } => {
                 let kept = Kept { mode: *mode, uid: *uid, gid: *gid, attributes: attributes.clone(), modified: Some(*modified) };
                 let same = blob.is_empty() || matches!(state(&full, None)?, PathState::File { digest: now, .. } if now == *digest);

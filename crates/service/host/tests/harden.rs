@@ -2,11 +2,11 @@
 
 mod tree;
 
-use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_host::apply::{Error, Hands};
-use bulkhead_host::services::Nobody;
+use bulkhead_host::services::{Nobody, Services};
 use bulkhead_host::{Options, Root, WalkScope, collect};
 use bulkhead_posture::plan::{Act, Change, Plan, Step};
 use bulkhead_posture::snapshot::HostSnapshot;
@@ -186,6 +186,61 @@ fn a_step_whose_ground_has_moved_is_refused_and_a_step_that_fails_is_taken_back(
         notes: Vec::new(),
     };
     assert!(matches!(hands.apply(&stop), Err(Error::Precondition(why)) if why.contains("never switched off")));
+}
+
+/// An init system that starts nothing that is masked, as systemd does.
+struct Init<'a> {
+    root: &'a Root,
+    running: RefCell<BTreeMap<String, bool>>,
+    acts: RefCell<Vec<String>>,
+}
+
+impl Services for Init<'_> {
+    fn active(&self, name: &str) -> Option<bool> {
+        Some(self.running.borrow().get(name).copied().unwrap_or(false))
+    }
+
+    fn act(&self, name: &str, act: Act) -> Result<(), String> {
+        let masked = self.root.link(&format!("/etc/systemd/system/{name}")).as_deref() == Some("/dev/null");
+        if act == Act::Start && masked {
+            return Err(format!("{name} is masked"));
+        }
+        self.acts.borrow_mut().push(format!("{act:?} {name}"));
+        if act != Act::Reload {
+            self.running.borrow_mut().insert(name.to_owned(), act == Act::Start);
+        }
+        Ok(())
+    }
+
+    fn reload_units(&self) {}
+
+    fn check_configuration(&self, _: &str) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_unit_that_ran_runs_again_after_undo_and_settings_are_read_again() {
+    let tree = Tree::bad("units");
+    let root = tree.root();
+    let before = tree.state();
+    let running = BTreeMap::from([("cups.service".to_owned(), true), ("ssh.service".to_owned(), true)]);
+    let init = Init { root: &root, running: RefCell::new(running), acts: RefCell::new(Vec::new()) };
+    let hands = Hands { root: &root, services: &init, tick: &nothing };
+    let mut snapshot = look(&root);
+    if let bulkhead_posture::Fact::Known(units) = &mut snapshot.units {
+        units.iter_mut().for_each(|unit| unit.active = Some(["cups.service", "ssh.service"].contains(&unit.name.as_str())));
+    }
+    let ids = ["service.cups", "ssh.x11-forwarding"].map(str::to_owned);
+    let made = plan(&snapshot, Profile::ContainerHost, &Selection::Controls(ids.into()));
+    for step in &made.steps {
+        hands.apply(step).unwrap_or_else(|error| panic!("{}: {error}", step.control));
+    }
+    assert_eq!(init.active("cups.service"), Some(false));
+    take_all_back(&hands).unwrap();
+    assert_eq!(init.active("cups.service"), Some(true), "{:?}", init.acts);
+    assert_eq!(init.acts.borrow().iter().filter(|act| *act == "Reload ssh.service").count(), 2, "{:?}", init.acts);
+    tree.assert_state(&before);
 }
 
 #[test]
