@@ -33,3 +33,9 @@ pub(crate) fn detect(transport: Transport, ports: [u16; 2], dir: Dir, bytes: &[u
 pub(crate) fn entry(transport: Transport, protocol: Protocol) -> Option<&'static Entry> {
     TABLE.iter().find(|entry| entry.transport == transport && entry.protocol == protocol)
 }
+
+/// Whether these words may be of a protocol that is known from the other side.
+pub(crate) fn may_be(transport: Transport, protocol: Protocol, dir: Dir, bytes: &[u8]) -> bool {
+    let of_protocol = |entry: &&Entry| entry.transport == transport && entry.protocol == protocol;
+    TABLE.iter().filter(of_protocol).any(|entry| (entry.probe)(dir, bytes) != Probe::No)
+}

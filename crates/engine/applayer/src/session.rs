@@ -13,6 +13,8 @@ use crate::transaction::Transaction;
 
 /// Changes of protocol within one session (a proxy behind a proxy, an upgrade); more are not followed.
 const SWITCHES_MAX: u32 = 8;
+/// Protocols whose clients say commands, some of them the same.
+const COMMANDS: &[Protocol] = &[Protocol::Ftp, Protocol::Pop3, Protocol::Smtp];
 /// Ends of lines that a conversation may begin with.
 const BLANK_BYTES_MAX: usize = 64;
 /// An empty inbox does not keep more memory than this.
@@ -165,7 +167,10 @@ impl Session {
             return;
         }
         if let Found::Protocol(entry) = detect::detect(self.transport, self.ports, dir, bytes, disabled)
-            && self.protocol.is_some_and(|protocol| protocol != entry.protocol)
+            && let Some(protocol) = self.protocol.filter(|protocol| *protocol != entry.protocol)
+            // Some begin with the same words.
+            && !(COMMANDS.contains(&protocol) && COMMANDS.contains(&entry.protocol))
+            && !detect::may_be(self.transport, protocol, dir, bytes)
         {
             sink.event("applayer_mismatch_protocol_both_directions", dir);
         }
