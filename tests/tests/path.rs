@@ -533,6 +533,26 @@ fn down_leaves_the_host_as_it_was() {
 }
 
 #[test]
+fn a_terminal_that_closes_takes_everything_off_the_host() {
+    if !root_or_not_run("a_terminal_that_closes_takes_everything_off_the_host") {
+        return;
+    }
+    let _alone = alone();
+    let net = net::one_bridge("pathtty");
+    drop(agent("pathtty0", &net, PROTECT)); // mounts what the kit shares between tests
+    let before = HostState::settled(net.host());
+    let plan = AgentPlan { tag: "pathtty", host: Some(net.host()), config: PROTECT, rules: RULES, ..AgentPlan::default() };
+    // script(1) is the terminal.
+    let mut agent = Agent::start_under(&plan, &["sh", "-c", "exec script -qfc \"$*\" /dev/null", "sh"]);
+    armed(&agent, 2);
+    agent.process().kill();
+    wait_until("the agent ends", PATIENCE, || agent.client().status().is_err());
+    wait_until("the host is as it was", PATIENCE, || {
+        HostState::own_difference(&before, &HostState::take(net.host()), "pathtty").is_empty()
+    });
+}
+
+#[test]
 fn the_fallback_path_blocks_too() {
     if !root_or_not_run("the_fallback_path_blocks_too") {
         return;

@@ -4,6 +4,7 @@
 //! armed before the API says so. The control thread alone changes the kernel; API threads leave their wish and wake it.
 
 use std::collections::HashMap;
+use std::io::IsTerminal as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -468,6 +469,7 @@ impl Control {
     }
 
     fn run(&mut self, signals: &SignalFd, wake: &EventFd, notifier: &Notifier, foreground: bool) -> Result<(), Error> {
+        let at_terminal = std::io::stdin().is_terminal();
         const SIGNAL: u64 = 1;
         const WAKE: u64 = 2;
         const LINKS: u64 = 3;
@@ -489,6 +491,8 @@ impl Control {
             for event in &events {
                 match event.token {
                     SIGNAL => match signals.read()? {
+                        // The terminal that it was started at is gone, and with it who would press Ctrl-C.
+                        Some(Signal::HangUp) if at_terminal && !std::io::stdin().is_terminal() => self.state.end(Ending::Down),
                         Some(Signal::HangUp) => self.reload(notifier),
                         Some(Signal::Interrupt) => self.state.end(Ending::Down),
                         Some(_) => self.state.end(if foreground { Ending::Down } else { Ending::Leave }),

@@ -14,7 +14,7 @@ use crate::output::{Format, Out};
 
 /// Put the traffic of all containers under inspection, until told to stop
 ///
-/// SIGHUP reads configuration and rules again. SIGTERM ends the agent and leaves its programs in the kernel for the next one;
+/// SIGHUP reads configuration and rules again; a terminal that closes is a Ctrl-C. SIGTERM ends the agent and leaves its programs in the kernel for the next one;
 /// Ctrl-C, `bulkhead down` and, with --foreground, SIGTERM take everything off the host again.
 #[derive(Debug, clap::Args)]
 pub struct Args {
