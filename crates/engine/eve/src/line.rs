@@ -18,6 +18,9 @@ use crate::log::EveLog;
 use crate::packet::Seen;
 use crate::record::{self, Entry, Object};
 
+/// The version whose shapes these are.
+const VERSION: &str = "9.0.0";
+
 /// Where in a capture an event happened.
 #[derive(Debug, Clone, Copy)]
 pub struct At<'a> {
@@ -78,8 +81,12 @@ impl Line {
     }
 
     fn ends(&mut self, key: &FlowKey, log: &EveLog) {
-        self.put("src_ip", address(key.src.addr));
-        self.put("dest_ip", address(key.dst.addr));
+        let shown = |end: IpAddr| if log.ipv6_compress { end.to_string() } else { address(end) };
+        self.put("src_ip", shown(key.src.addr));
+        self.put("dest_ip", shown(key.dst.addr));
+        if log.version {
+            self.put("suricata_version", VERSION);
+        }
         if matches!(key.proto, 6 | 17 | 132) {
             self.put("src_port", key.src.port);
             self.put("dest_port", key.dst.port);
@@ -264,9 +271,8 @@ pub fn transaction(event: &TransactionEvent, at: At<'_>, log: &EveLog) -> Option
     }
     let mut line = Line::new(event.at, event_type);
     let mut key = event.key;
-    // Of a message of its own, the line's ends are the packet's; version 2 of the format has the flow's.
-    let of_packet = of_packet(event.protocol) && log.record.dns.version != 2;
-    if event.direction == Some(Direction::ToClient) && of_packet {
+    // Of a message of its own, the line's ends are the packet's.
+    if event.direction == Some(Direction::ToClient) && of_packet(event.protocol, log) {
         std::mem::swap(&mut key.src, &mut key.dst);
     }
     line.place(&key, &at, log);
@@ -321,8 +327,8 @@ pub fn file(event: &FileEvent, at: At<'_>, log: &EveLog) -> Value {
 }
 
 /// Whose lines have the packet's ends, not the flow's.
-const fn of_packet(protocol: Protocol) -> bool {
-    matches!(protocol, Protocol::Dns | Protocol::BittorrentDht)
+const fn of_packet(protocol: Protocol, log: &EveLog) -> bool {
+    matches!(protocol, Protocol::BittorrentDht) || matches!(protocol, Protocol::Dns) && log.record.dns.version != 2
 }
 
 pub fn dropped(event: &DropEvent, at: At<'_>, log: &EveLog) -> Value {
@@ -393,7 +399,7 @@ fn app_anomaly(protocol: Protocol, name: &str) -> Value {
     json!({ "app_proto": app_proto(protocol), "type": "applayer", "event": event, "layer": "proto_parser" })
 }
 
-pub fn flow(event: &FlowEndEvent, log: &EveLog) -> Value {
+pub fn flow(event: &FlowEndEvent, macs: Option<&[Vec<String>; 2]>, log: &EveLog) -> Value {
     let mut line = Line::new(event.at, "flow");
     line.put("flow_id", event.key.id);
     line.ends(&event.key, log);
@@ -438,6 +444,9 @@ pub fn flow(event: &FlowEndEvent, log: &EveLog) -> Value {
         }
     }
     crate::packet::put_vlan(&mut line.fields, event.vlan);
+    if let Some([sources, destinations]) = macs.filter(|_| log.ethernet) {
+        line.put("ether", json!({ "src_macs": sources, "dest_macs": destinations }));
+    }
     line.object()
 }
 
@@ -455,6 +464,10 @@ fn tcp(trace: &Trace) -> Object {
         }
     }
     tcp.insert("state".to_owned(), json!(trace.tcp.name()));
+    // A stream is kept in one piece here.
+    for name in ["ts_max_regions", "tc_max_regions"] {
+        tcp.insert(name.to_owned(), json!(u8::from(all != 0)));
+    }
     tcp
 }
 

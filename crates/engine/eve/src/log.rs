@@ -25,6 +25,10 @@ pub struct EveLog {
     pub ethernet: bool,
     pub community_id: Option<u16>,
     pub capture_name: bool,
+    /// IPv6 addresses in their short form.
+    pub ipv6_compress: bool,
+    /// `suricata-version`: the version of the shapes stands in each event.
+    pub version: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -180,6 +184,8 @@ impl EveLog {
                 .is(&format!("{key}.community-id"))
                 .filter(|on| *on)
                 .map(|_| settings.number(&format!("{key}.community-id-seed")).unwrap_or(0) as u16),
+            ipv6_compress: settings.is(&format!("{key}.ipv6-compress")).unwrap_or(false),
+            version: settings.is(&format!("{key}.suricata-version")).unwrap_or(false),
             capture_name: settings.is(&format!("{key}.pcap-file")).unwrap_or(false),
             types,
         }

@@ -133,6 +133,11 @@ impl Seen {
         }
     }
 
+    /// Source and destination on the link.
+    pub fn macs(&self) -> Option<(String, String)> {
+        self.ether.map(|ether| (mac(ether.src), mac(ether.dst)))
+    }
+
     /// What stands at the head of an event.
     pub fn head(&self, fields: &mut Object, log: &EveLog) {
         put_vlan(fields, self.vlan);

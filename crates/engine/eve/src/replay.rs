@@ -41,6 +41,10 @@ const CHECKSUM_RATIO: u64 = 10;
 /// Flows and directions whose drop was told of.
 const DROPS_TOLD_MAX: usize = 1 << 20;
 
+/// Flows whose addresses of the link are remembered, and addresses of one (Suricata's `max-entries`).
+const MACS_FLOWS_MAX: usize = 1 << 18;
+const MACS_MAX: usize = 8;
+
 /// What is to be done.
 pub struct Job<'a> {
     pub settings: &'a Settings,
@@ -92,6 +96,8 @@ pub struct Replay {
     lines: Vec<(usize, Value)>,
     /// On the packet in hand.
     verdict: Option<Verdict>,
+    /// Sources and destinations on the link, by flow.
+    macs: BTreeMap<u64, [Vec<String>; 2]>,
     /// Flows whose beginning was not seen, by what became of them.
     midstream: BTreeMap<Midstream, u64>,
     /// Flows and transactions by the names of their counters.
@@ -139,6 +145,7 @@ impl Replay {
             drops_told: HashSet::new(),
             lines: Vec::new(),
             verdict: None,
+            macs: BTreeMap::new(),
             midstream: BTreeMap::new(),
             apps: BTreeMap::new(),
             references: Arc::new(references),
@@ -167,6 +174,7 @@ impl Replay {
         }
         let outcome = self.pipeline.packet(packet.at, &meta, packet.bytes, &mut ());
         self.verdict = Some(outcome.verdict);
+        self.note_macs(packet, outcome.flow);
         self.counts.blocked += u64::from(!outcome.verdict.passes());
         self.tell(Some(packet));
     }
@@ -185,6 +193,24 @@ impl Replay {
         *wrong += u64::from(matches!(self.decoder.frame(meta, packet.bytes), Decoded::Packet(packet) if packet.checksum_invalid()));
         if *seen >= CHECKSUM_SAMPLE {
             self.checks = if *wrong * CHECKSUM_RATIO > *seen { Checks::Never } else { Checks::Always };
+        }
+    }
+
+    /// Addresses of the link that a flow's packets had, where a log shows them.
+    fn note_macs(&mut self, packet: &Packet<'_>, flow: Option<u64>) {
+        if self.macs.len() >= MACS_FLOWS_MAX || !self.logs.iter().any(|log| log.ethernet) {
+            return;
+        }
+        let Some(flow) = flow else { return };
+        let Some((source, destination)) = Seen::find(&mut self.decoder, packet.link, packet.bytes, None).and_then(|seen| seen.macs())
+        else {
+            return;
+        };
+        let [sources, destinations] = self.macs.entry(flow).or_default();
+        for (of, mac) in [(sources, source), (destinations, destination)] {
+            if of.len() < MACS_MAX && !of.contains(&mac) {
+                of.push(mac);
+            }
         }
     }
 
@@ -297,7 +323,8 @@ impl Replay {
                     if let Some(policy) = event.midstream.filter(|policy| *policy != Midstream::Follow) {
                         *self.midstream.entry(policy).or_default() += 1;
                     }
-                    self.each_log("flow", |log| Some(line::flow(event, log)));
+                    let macs = self.macs.remove(&event.key.id);
+                    self.each_log("flow", |log| Some(line::flow(event, macs.as_ref(), log)));
                 }
             }
         }

@@ -498,6 +498,10 @@ impl Judge {
         let of_stream = if packet.tcp().is_some() { segment.event() } else { None };
         let fault = if packet.tcp().is_some() { Some(Fault::Segment(segment, packet.payload.len())) } else { None };
         let mut verdict = fault.map_or(Verdict::Accept, |fault| verdict_of(fault, &self.config));
+        // The reference engine asks its rules about the packet all the same.
+        if self.config.drop_scope == DropScope::Matched && matches!(segment, SegmentOutcome::Ignored(Ignored::NoAck)) {
+            verdict = Verdict::Accept;
+        }
         if !verdict.passes() && meta.protect {
             // The receiver never sees it, so only rules on what was found are asked.
             let findings = Findings { decode: packet.events, stream: of_stream.as_slice(), app: &[] };
