@@ -45,6 +45,7 @@ mod detect;
 mod dhcp;
 mod dnp3;
 mod dns;
+mod enip;
 mod files;
 mod ftp;
 pub mod fuzz;

@@ -10,8 +10,8 @@ use crate::names::{Dir, Protocol};
 use crate::session::Transport;
 use crate::sink::Finished;
 use crate::{
-    bittorrent, dcerpc, dhcp, dnp3, dns, ftp, http, http2, ike, krb5, ldap, modbus, mqtt, mysql, nfs, ntp, pgsql, pop3, quic, rdp, redis,
-    rfb, sip, smb, smtp, snmp, ssh, telnet, tftp, tls, websocket,
+    bittorrent, dcerpc, dhcp, dnp3, dns, enip, ftp, http, http2, ike, krb5, ldap, modbus, mqtt, mysql, nfs, ntp, pgsql, pop3, quic, rdp,
+    redis, rfb, sip, smb, smtp, snmp, ssh, telnet, tftp, tls, websocket,
 };
 
 /// One row a protocol, asked in this order.
@@ -77,6 +77,8 @@ pub(crate) static TABLE: &[Entry] = &[
     tcp(Protocol::Telnet, telnet::probe, |_| Box::<telnet::Telnet>::default()),
     udp(Protocol::Ike, ike::probe, |_| Box::<ike::Ike>::default()),
     udp(Protocol::BittorrentDht, bittorrent::probe, |_| Box::new(Messages { protocol: Protocol::BittorrentDht, read: bittorrent::read })),
+    tcp(Protocol::Enip, enip::probe_tcp, |_| Box::new(enip::Enip::new(Transport::Tcp))),
+    udp(Protocol::Enip, enip::probe_udp, |_| Box::new(enip::Enip::new(Transport::Udp))),
     tcp(Protocol::Krb5, krb5::probe_tcp, |_| Box::new(krb5::Krb5::new(Transport::Tcp))),
     udp(Protocol::Krb5, krb5::probe_udp, |_| Box::new(krb5::Krb5::new(Transport::Udp))),
     Entry { protocol: Protocol::Quic, transport: Transport::Udp, probe: quic::probe, parser: |_| Box::<quic::Quic>::default() },

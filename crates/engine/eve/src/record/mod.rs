@@ -117,6 +117,7 @@ static TABLE: &[(Protocol, Make)] = &[
     (Protocol::Mdns, |record, _| noted::names(record, "mdns")),
     (Protocol::Ike, |record, _| noted::plain(record, "ike")),
     (Protocol::BittorrentDht, |record, _| noted::plain(record, "bittorrent_dht")),
+    (Protocol::Enip, |record, _| noted::plain(record, "enip")),
     (Protocol::Smb, |record, _| noted::plain(record, "smb")),
     (Protocol::Snmp, |record, _| noted::plain(record, "snmp")),
     (Protocol::Tftp, |record, _| noted::plain(record, "tftp")),

@@ -49,7 +49,7 @@ pub(super) enum Other {
     Krb5Encryption(Krb5Encryption),
     Modbus(Modbus),
     /// Service, class and attribute of CIP.
-    CipService(u8, Option<u16>, Option<u16>),
+    CipService(u8, Option<u16>, Option<u16>, Option<Direction>),
 }
 
 /// Stages by the names that hooks and `app-layer-state` have for them: `client` and `server` for protocols of one exchange,
@@ -144,7 +144,7 @@ impl Other {
             Condition::Dnp3Indications(mask) => Self::Dnp3Indications(u64::from(*mask)),
             Condition::Krb5TicketEncryption(types) => Self::Krb5Encryption(types.clone()),
             Condition::Modbus(modbus) => Self::Modbus(modbus.clone()),
-            Condition::CipService { service, class, attribute } => Self::CipService(*service, *class, *attribute),
+            Condition::CipService { service, class, attribute } => Self::CipService(*service, *class, *attribute, only),
             _ => return Ok(None),
         }))
     }
@@ -234,12 +234,16 @@ impl Other {
                 }
             }),
             Self::Modbus(wanted) => is_modbus(wanted, values),
-            Self::CipService(service, class, attribute) => of("enip.cip").any(|found| {
-                let (has_class, has_attribute) = (found & 1 << 41 != 0, found & 1 << 40 != 0);
-                found >> 32 & 0xff == u64::from(*service)
-                    && class.is_none_or(|class| has_class && found >> 16 & 0xffff == u64::from(class))
-                    && attribute.is_none_or(|attribute| has_attribute && found & 0xffff == u64::from(attribute))
-            }),
+            Self::CipService(service, class, attribute, only) => {
+                both.into_iter().filter(|dir| only.is_none_or(|only| only == *dir)).flat_map(|dir| values.named("enip.cip", dir)).any(
+                    |found| {
+                        let (has_class, has_attribute) = (found & 1 << 41 != 0, found & 1 << 40 != 0);
+                        found >> 32 & 0xff == u64::from(*service)
+                            && class.is_none_or(|class| has_class && found >> 16 & 0xffff == u64::from(class))
+                            && attribute.is_none_or(|attribute| has_attribute && found & 0xffff == u64::from(attribute))
+                    },
+                )
+            }
         };
         match holds {
             true => Decision::Holds,
