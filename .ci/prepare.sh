@@ -52,7 +52,7 @@ prepare_build() {
 
 prepare_tests() {
     prepare_build || return
-    install_packages docker.io busybox-static nftables systemd tar || return
+    install_packages docker.io busybox-static nftables systemd tar clamav-testfiles || return
     # rustfmt and clippy come with most toolchains; Debian has them apart.
     if ! "$CARGO" fmt --version >/dev/null 2>&1 || ! "$CARGO" clippy --version >/dev/null 2>&1; then
         install_packages rustfmt-web rust-web-clippy

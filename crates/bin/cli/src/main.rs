@@ -33,6 +33,7 @@ mod ruleset;
 mod rulesource;
 mod ruleupdate;
 mod run;
+mod scan;
 mod status;
 mod table;
 mod units;
@@ -78,6 +79,7 @@ enum Verb {
     Coverage(coverage::Args),
     Policy(policy::Args),
     Rules(rules::Args),
+    Scan(scan::Args),
     Replay(replay::Args),
     Reload(reload::Args),
     Down(down::Args),
@@ -106,6 +108,7 @@ fn main() -> ExitCode {
         Verb::Coverage(args) => coverage::run(&args, &mut context),
         Verb::Policy(args) => policy::run(&args, &mut context),
         Verb::Rules(args) => rules::run(&args, &mut context),
+        Verb::Scan(args) => scan::run(&args, &mut context),
         Verb::Replay(args) => replay::run(&args, &mut context),
         Verb::Reload(args) => reload::run(&args, &mut context),
         Verb::Down(args) => down::run(&args, &mut context),
