@@ -98,16 +98,17 @@ struct Step {
 
 #[derive(Debug)]
 enum Action {
+    // In boxes, as most are contents: a set has two hundred thousand steps.
     Content(Box<Content>),
-    Pcre(Pattern),
-    IsDataAt(IsDataAt, Option<u8>),
-    ByteTest(ByteTest, [Option<u8>; 3]),
-    ByteJump(ByteJump, [Option<u8>; 3]),
-    ByteExtract(ByteExtract, u8),
+    Pcre(Box<Pattern>),
+    IsDataAt(Box<IsDataAt>, Option<u8>),
+    ByteTest(Box<ByteTest>, [Option<u8>; 3]),
+    ByteJump(Box<ByteJump>, [Option<u8>; 3]),
+    ByteExtract(Box<ByteExtract>, u8),
     ByteMath(Box<ByteMath>, [Option<u8>; 2], u8),
     /// And what is asked of the decoded bytes.
-    Base64(Base64Decode, Vec<Step>),
-    Entropy(Entropy),
+    Base64(Box<(Base64Decode, Vec<Step>)>),
+    Entropy(Box<Entropy>),
     Asn1(Box<Asn1>),
     Bsize(NumberTest),
     /// The buffer is a value of a set, or has a score there.
@@ -166,7 +167,7 @@ struct Content {
 /// A number, or the value of a name.
 #[derive(Debug, Clone, Copy)]
 enum Position {
-    Number(i64),
+    Number(i32),
     Name(u8),
 }
 
@@ -218,20 +219,20 @@ impl Steps {
             let relative_next = matches.get(index + 1).is_some_and(Match::is_relative);
             let action = match found {
                 Match::Content(content) => Action::Content(Box::new(Content::new(content, names)?)),
-                Match::Pcre(pcre) => Action::Pcre(pcre::compile(pcre)?),
-                Match::IsDataAt(at) => Action::IsDataAt(at.clone(), name_of(&at.at, names)?),
+                Match::Pcre(pcre) => Action::Pcre(Box::new(pcre::compile(pcre)?)),
+                Match::IsDataAt(at) => Action::IsDataAt(Box::new(at.clone()), name_of(&at.at, names)?),
                 Match::ByteTest(test) => {
                     let value = match &test.value {
                         ByteValue::Number(_) => None,
                         ByteValue::Name(name) => Some(index_of(name, names)?),
                     };
-                    Action::ByteTest(test.clone(), [name_of(&test.count, names)?, name_of(&test.offset, names)?, value])
+                    Action::ByteTest(Box::new(test.clone()), [name_of(&test.count, names)?, name_of(&test.offset, names)?, value])
                 }
                 Match::ByteJump(jump) => {
                     let indexes = [name_of(&jump.count, names)?, name_of(&jump.offset, names)?, name_of(&jump.post_offset, names)?];
-                    Action::ByteJump(jump.clone(), indexes)
+                    Action::ByteJump(Box::new(jump.clone()), indexes)
                 }
-                Match::ByteExtract(extract) => Action::ByteExtract(extract.clone(), name(&extract.name, names)?),
+                Match::ByteExtract(extract) => Action::ByteExtract(Box::new(extract.clone()), name(&extract.name, names)?),
                 Match::ByteMath(math) => {
                     let operand = match &math.operand {
                         ByteValue::Number(_) => None,
@@ -240,8 +241,8 @@ impl Steps {
                     let indexes = [name_of(&math.count, names)?, operand];
                     Action::ByteMath(Box::new(math.clone()), indexes, name(&math.result, names)?)
                 }
-                Match::Base64Decode(decode) => Action::Base64(*decode, Self::steps(decoded, &[], names)?),
-                Match::Entropy(entropy) => Action::Entropy(*entropy),
+                Match::Base64Decode(decode) => Action::Base64(Box::new((*decode, Self::steps(decoded, &[], names)?))),
+                Match::Entropy(entropy) => Action::Entropy(Box::new(*entropy)),
                 Match::Bsize(test) => Action::Bsize(*test),
                 // Refused before, by their names.
                 Match::Dataset(set) => Action::Dataset(Box::new(InSet {
@@ -279,7 +280,7 @@ impl Steps {
                     Action::Dataset(set) => {
                         set.known = Some(sets.dataset(&set.name, &set.source, matches!(set.asked, AskedOfSet::Scores(..)))?);
                     }
-                    Action::Base64(_, inner) => each(inner, sets)?,
+                    Action::Base64(decoded) => each(&mut decoded.1, sets)?,
                     _ => {}
                 }
             }
@@ -403,7 +404,7 @@ impl Content {
         };
         let bytes = if content.nocase { content.bytes.to_ascii_lowercase() } else { content.bytes.clone() };
         let offset = position(&content.offset)?.unwrap_or(Position::Number(0));
-        let depth = if content.starts_with { Some(Position::Number(bytes.len() as i64)) } else { position(&content.depth)? };
+        let depth = if content.starts_with { Some(Position::Number(bytes.len() as i32)) } else { position(&content.depth)? };
         Ok(Self {
             finder: OnceLock::new(),
             rare: rarest(&bytes),
@@ -466,14 +467,14 @@ fn rarest(bytes: &[u8]) -> usize {
 impl Position {
     fn new(amount: &Amount, names: &[String]) -> Result<Self, String> {
         Ok(match amount {
-            Amount::Number(number) => Self::Number(i64::from(*number)),
+            Amount::Number(number) => Self::Number(*number),
             Amount::Name(name) => Self::Name(index_of(name, names)?),
         })
     }
 
     fn value(self, names: &[u64; NAMES_MAX]) -> i64 {
         match self {
-            Self::Number(number) => number,
+            Self::Number(number) => i64::from(number),
             Self::Name(index) => i64::try_from(names[usize::from(index)]).unwrap_or(i64::MAX / 4).min(i64::MAX / 4),
         }
     }
@@ -532,7 +533,7 @@ impl Run<'_> {
                 }
                 None => false,
             },
-            Action::Base64(decode, inner) => self.base64(decode, inner, previous) && self.from(rest, previous),
+            Action::Base64(decoded) => self.base64(&decoded.0, &decoded.1, previous) && self.from(rest, previous),
             Action::Entropy(entropy) => {
                 let text = bytes.get(entropy.offset as usize..).and_then(|text| match entropy.bytes {
                     Some(count) => text.get(..count as usize),
