@@ -482,6 +482,12 @@ impl StreamSink for StreamInspector<'_> {
         if let Some(flow) = app.as_deref_mut() {
             apps.end(flow, dir, With { rules, config, ends: (*client, *server), raw: None, scratch, stats });
         }
+        // No more bytes come: what was kept of them is of no use, and a flow that is over stays in the table for a while.
+        if let Some(halves) = self.halves {
+            let half = &mut halves[index(dir)];
+            half.pending.clear();
+            *self.memory = self.memory.saturating_sub(std::mem::take(&mut half.lookback).capacity());
+        }
     }
 }
 
