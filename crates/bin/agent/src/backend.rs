@@ -185,6 +185,8 @@ fn put_in_force(state: &State, loaded: Loaded, book: Option<rulebook::Rulebook>)
     let rules = match book {
         Some(book) => {
             state.engine.swap_rules(&book.ruleset);
+            // The set before is gone now.
+            bulkhead_sys::memory::give_back();
             match &*lock(&state.route) {
                 Route::Tcx(path) => path.path.forget_bypassed_by_policy(),
                 Route::Queue(path) => path.forget_bypassed(),
