@@ -332,9 +332,13 @@ fn under_systemd_the_unit_confines_the_agent_and_brings_it_back() {
     let eve = || std::fs::read_to_string(installed.path("/var/log/bulkhead/eve.json")).unwrap_or_default();
     wait_until("the alert in the log", PATIENCE, || eve().contains("\"signature_id\":1000001"));
     assert!(installed.client().coverage().expect("coverage").complete);
+    // Beside the rules that come with the program.
+    let loaded = installed.client().status().expect("status").rules.loaded;
     std::fs::write(installed.path("/etc/bulkhead/rules/test.rules"), [RULES, OTHER_RULES].concat()).expect("rules");
     manager.systemctl(&["reload", "bulkhead.service"]);
-    wait_until("the reloaded rules are in force", PATIENCE, || installed.client().status().is_ok_and(|status| status.rules.loaded == 2));
+    wait_until("the reloaded rules are in force", PATIENCE, || {
+        installed.client().status().is_ok_and(|status| status.rules.loaded == loaded + 1)
+    });
     stopped(&client.netns, target, b"BULKHEAD-TEST-OTHER", &echo, "after a reload");
 
     // Killed: back by itself. Hung: systemd misses the pings, kills it, and it is back.

@@ -363,7 +363,7 @@ fn page_request(words: &[String], dice: &mut Dice) -> Vec<u8> {
 }
 
 fn page_response(compressed: bool, words: &[String], dice: &mut Dice) -> Vec<u8> {
-    let length = 2_000 + dice.below(22_000);
+    let length = 2_000 + dice.below(40_000);
     let mut body = String::from("<!DOCTYPE html><html><head><title>page</title></head><body>");
     while body.len() < length {
         body += "<p class=\"text\">";
