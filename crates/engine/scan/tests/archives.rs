@@ -77,6 +77,18 @@ fn a_zip_cannot_hide_a_file_from_either_of_its_records() {
 }
 
 #[test]
+fn a_program_that_knows_archives_is_not_taken_for_one() {
+    let mut program = b"\x7fELF\x02\x01\x01".to_vec();
+    for words in [&b"PK\x03\x04 local entry"[..], b"Rar!\x1a\x07 is rar", b"7z\xbc\xaf\x27\x1c is 7z", b"MSCF\0\0\0\0 cab"] {
+        program.extend_from_slice(words);
+    }
+    program.extend(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1 ole PK\x05\x06 end of the central directory, which is none");
+    program.resize(4096, 0);
+    let report = scan(&sample_set(), &program);
+    assert_eq!((gaps(&report), report.objects), (vec![], 1));
+}
+
+#[test]
 fn encrypted_and_unknown_entries_are_reported_and_the_rest_is_read() {
     let set = sample_set();
     let locked = Zipped { flags: 1, ..Zipped::stored("locked", b"????????????") };

@@ -105,17 +105,21 @@ pub fn unpack_stream(kind: Kind, head: &[u8], rest: &mut dyn Read, visitor: &mut
 /// Archives that begin within something else: programs that unpack themselves, and files that are two things at once.
 fn embedded(bytes: &[u8], visitor: &mut dyn Visitor) {
     // A zip is found by its end, whatever stands before it.
-    if zip::has_end(bytes) {
+    if zip::is_behind(bytes) {
         zip::unpack(bytes, visitor);
     }
     let mut found = 0;
-    for magic in [&b"7z\xbc\xaf\x27\x1c"[..], b"MSCF\0\0\0\0", b"Rar!\x1a\x07", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"] {
+    for (magic, is_one) in EMBEDDED {
         for at in memchr::memmem::find_iter(bytes, magic).filter(|at| *at > 0) {
+            let part = &bytes[at..];
+            // Programs that read such archives have these bytes too.
+            if !is_one(part) {
+                continue;
+            }
             found += 1;
             if found > EMBEDDED_MAX {
                 return;
             }
-            let part = &bytes[at..];
             if Kind::of(part) == Kind::Rar {
                 visitor.gap(Gap::Unsupported("rar"));
             } else if visitor.entry(&Entry { packed: Some(part.len() as u64), ..Entry::named(format!("@{at}")) }, &mut &*part) == Next::Stop
@@ -125,6 +129,20 @@ fn embedded(bytes: &[u8], visitor: &mut dyn Visitor) {
         }
     }
 }
+
+/// First bytes of an archive, and whether what follows them is a header of one.
+type Embedded = (&'static [u8], fn(&[u8]) -> bool);
+
+const EMBEDDED: [Embedded; 4] = [
+    // Version 0, and the next header lies within.
+    (b"7z\xbc\xaf\x27\x1c", |part| part.get(6) == Some(&0) && u64_le(part, 12).is_some_and(|at| at > 0 && at < part.len() as u64)),
+    // Version 1.3, and a size that fits.
+    (b"MSCF\0\0\0\0", |part| u16_le(part, 24) == Some(0x0103) && u32_le(part, 8).is_some_and(|size| size as usize <= part.len())),
+    // The marker block of version 4 and its archive header, or of version 5.
+    (b"Rar!\x1a\x07", |part| matches!(part.get(6..10), Some([0, _, _, 0x73] | [1, 0, _, _]))),
+    // Little-endian, sectors of 512 or 4,096 bytes.
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", |part| u16_le(part, 28) == Some(0xfffe) && matches!(u16_le(part, 30), Some(9 | 12))),
+];
 
 /// Numbers of a fixed width at a place; `None` beyond the end.
 fn u16_le(bytes: &[u8], at: usize) -> Option<u16> {

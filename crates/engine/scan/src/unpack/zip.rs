@@ -17,8 +17,13 @@ const END_BYTES_MAX: usize = 22 + 65_535;
 /// Entries of one central directory; the budget's own limit is met earlier.
 const CENTRAL_MAX: usize = 1 << 20;
 
-pub(super) fn has_end(bytes: &[u8]) -> bool {
-    end_of(bytes).is_some()
+/// An archive behind something else: its end stands near the end, and its directory where the end says.
+pub(super) fn is_behind(bytes: &[u8]) -> bool {
+    end_of(bytes).and_then(|end| directory(bytes, end)).is_some_and(|(at, _)| starts(bytes, at, CENTRAL))
+}
+
+fn starts(bytes: &[u8], at: usize, magic: &[u8]) -> bool {
+    bytes.get(at..).is_some_and(|rest| rest.starts_with(magic))
 }
 
 fn end_of(bytes: &[u8]) -> Option<usize> {
@@ -44,8 +49,9 @@ pub(super) fn unpack(bytes: &[u8], visitor: &mut dyn Visitor) {
         }
         None => visitor.gap(Gap::Malformed("a zip without its end")),
     }
-    // Local entries that the directory does not name, in the order in which they lie; not within the bytes of others.
-    let mut from = 0;
+    // Local entries that the directory does not name, in the order in which they lie; not within the bytes of others, nor of what stands
+    // before the archive.
+    let mut from = if bytes.starts_with(b"PK") { 0 } else { seen.first().copied().unwrap_or(0).min(bytes.len()) };
     while let Some(at) = memchr::memmem::find(&bytes[from..], LOCAL).map(|at| from + at) {
         let Some(record) = local(bytes, at) else {
             from = at + LOCAL.len();
@@ -60,22 +66,23 @@ pub(super) fn unpack(bytes: &[u8], visitor: &mut dyn Visitor) {
     }
 }
 
+/// Where the central directory begins, and by how many bytes before the archive all is moved.
+fn directory(bytes: &[u8], end: usize) -> Option<(usize, usize)> {
+    let size = u32_le(bytes, end + 12)? as usize;
+    let start = u32_le(bytes, end + 16)? as usize;
+    if size == u32::MAX as usize || start == u32::MAX as usize {
+        return zip64(bytes, end);
+    }
+    // With something before the archive it ends where the end record begins.
+    let by_size = end.saturating_sub(size);
+    let at = if starts(bytes, by_size, CENTRAL) { by_size } else { start.min(bytes.len()) };
+    Some((at, at.saturating_sub(start)))
+}
+
 fn central(bytes: &[u8], end: usize, seen: &mut BTreeSet<usize>, visitor: &mut dyn Visitor) -> Next {
-    let size = u32_le(bytes, end + 12).unwrap_or(0) as usize;
-    let start = u32_le(bytes, end + 16).unwrap_or(0) as usize;
-    // Bytes before the archive (a program that unpacks itself) move everything: the directory ends where the end record begins.
-    let (mut at, moved) = if size == u32::MAX as usize || start == u32::MAX as usize {
-        match zip64(bytes, end) {
-            Some((at, moved)) => (at, moved),
-            None => {
-                visitor.gap(Gap::Malformed("a zip64 without its end"));
-                return Next::Continue;
-            }
-        }
-    } else {
-        let by_size = end.saturating_sub(size);
-        let at = if bytes.get(by_size..).is_some_and(|rest| rest.starts_with(CENTRAL)) { by_size } else { start.min(bytes.len()) };
-        (at, at.saturating_sub(start))
+    let Some((mut at, moved)) = directory(bytes, end) else {
+        visitor.gap(Gap::Malformed("a zip64 without its end"));
+        return Next::Continue;
     };
     for _ in 0..CENTRAL_MAX {
         let Some(header) = bytes.get(at..).filter(|rest| rest.starts_with(CENTRAL) && rest.len() >= 46) else { break };
