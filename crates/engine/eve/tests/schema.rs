@@ -8,7 +8,9 @@ use bulkhead_model::Timestamp;
 use serde_json::Value;
 
 /// Field by its path, its type, and the event types that must have it; none: it may be absent.
-const FIELDS: &[(&str, fn(&Value) -> bool, &[&str])] = &[
+type Field = (&'static str, fn(&Value) -> bool, &'static [&'static str]);
+
+const FIELDS: &[Field] = &[
     ("/timestamp", Value::is_string, &["alert", "dns", "flow", "stats"]),
     ("/flow_id", Value::is_u64, &["alert", "dns", "flow"]),
     ("/pcap_cnt", Value::is_u64, &["alert", "dns"]),
