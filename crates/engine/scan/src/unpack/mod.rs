@@ -138,8 +138,8 @@ const EMBEDDED: [Embedded; 4] = [
     (b"7z\xbc\xaf\x27\x1c", |part| part.get(6) == Some(&0) && u64_le(part, 12).is_some_and(|at| at > 0 && at < part.len() as u64)),
     // Version 1.3, and a size that fits.
     (b"MSCF\0\0\0\0", |part| u16_le(part, 24) == Some(0x0103) && u32_le(part, 8).is_some_and(|size| size as usize <= part.len())),
-    // The marker block of version 4 and its archive header, or of version 5.
-    (b"Rar!\x1a\x07", |part| matches!(part.get(6..10), Some([0, _, _, 0x73] | [1, 0, _, _]))),
+    // The marker of version 4 and its archive header; that of version 5 and a short main header behind its checksum.
+    (b"Rar!\x1a\x07", |part| matches!(part.get(6..14), Some([0, _, _, 0x73, ..] | [1, 0, _, _, _, _, 1..0x80, 1]))),
     // Little-endian, sectors of 512 or 4,096 bytes.
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", |part| u16_le(part, 28) == Some(0xfffe) && matches!(u16_le(part, 30), Some(9 | 12))),
 ];
