@@ -245,9 +245,14 @@ fn one(set: &SignatureSet, path: &Path, args: &Args) -> Scanned {
         ..Limits::default()
     };
     let mut budget = Budget::new(limits, &expired);
-    let outcome = std::fs::File::open(path)
-        .and_then(|mut file| set.scan_reader(&path.to_string_lossy(), &mut file, &mut budget))
-        .map_err(|error| error.to_string());
+    // A defect of an unpacker over one file must not take the findings in others with it.
+    let scanned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        std::fs::File::open(path).and_then(|mut file| set.scan_reader(&path.to_string_lossy(), &mut file, &mut budget))
+    }));
+    let outcome = match scanned {
+        Ok(outcome) => outcome.map_err(|error| error.to_string()),
+        Err(_) => Err("the scanner failed over it: please report this".to_owned()),
+    };
     Scanned { path: path.to_owned(), outcome }
 }
 

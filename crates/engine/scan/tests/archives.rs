@@ -124,6 +124,23 @@ fn bombs_end_at_the_limit_they_meet() {
 }
 
 #[test]
+fn runs_of_binhex_are_no_way_to_fill_memory() {
+    // Sixteen letters are twelve bytes: one that is repeated six times, 254 bytes each.
+    let mut text = b"(This file must be converted with BinHex 4.0)\n:".to_vec();
+    let letters = b"!\"#$%&'()*+,-012345689@ABCDEFGHIJKLMNPQRSTUVXYZ[`abcdefhijklmpqr";
+    for group in [0x90_u8, 0xff, 0x90, 0xff, 0x90, 0xff].repeat(60_000).chunks(3) {
+        let joined = group.iter().fold(0_u32, |joined, byte| joined << 8 | u32::from(*byte));
+        text.extend((0..4).map(|at| letters[(joined >> (18 - 6 * at)) as usize & 63]));
+    }
+    text.push(b':');
+    assert_eq!(gaps(&scan(&sample_set(), &text)), [""; 0], "45 MB are no bomb yet, and hold no file");
+    let body = text[47..text.len() - 1].to_vec();
+    text.pop();
+    text.extend(body);
+    assert_eq!(gaps(&scan(&sample_set(), &text)), ["bomb"]);
+}
+
+#[test]
 fn a_scan_that_is_out_of_time_says_so() {
     let set = sample_set();
     let asked = std::cell::Cell::new(0);

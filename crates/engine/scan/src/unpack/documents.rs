@@ -11,6 +11,8 @@ const STREAMS_MAX: usize = 10_000;
 const RECORDS_MAX: usize = 100_000;
 /// A presentation's embedded object, as it is or deflated ([MS-PPT] 2.10.34).
 const EX_OLE_OBJECT: u16 = 0x1011;
+/// Objects of one RTF; each may reach to the end of the file.
+const OBJECTS_MAX: usize = 256;
 /// Bytes before `stream` in which its dictionary is looked for.
 const DICTIONARY_BYTES: usize = 2048;
 
@@ -149,7 +151,7 @@ fn filtered<'a>(dictionary: &[u8], data: &'a [u8]) -> Box<dyn Read + 'a> {
 
 /// Objects in hexadecimal digits behind `\objdata`, with the header of an OLE 1.0 object where it has one ([MS-OLEDS] 2.2.5).
 pub(super) fn rtf(bytes: &[u8], visitor: &mut dyn Visitor) {
-    for at in memchr::memmem::find_iter(bytes, b"\\objdata") {
+    for at in memchr::memmem::find_iter(bytes, b"\\objdata").take(OBJECTS_MAX) {
         let rest = &bytes[at + 8..];
         let rest = &rest[..memchr::memchr(b'}', rest).unwrap_or(rest.len())];
         let mut data = Vec::new();

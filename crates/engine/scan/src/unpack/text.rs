@@ -3,12 +3,15 @@
 use std::io::Read;
 
 use super::{Entry, Next, Visitor, u32_be};
+use crate::budget::Gap;
 
 /// Runs that are looked at in one text.
 const RUNS_MAX: usize = 256;
 /// BinHex 4.0 says so (RFC 1741, 6), near the beginning.
 const BINHEX: &[u8] = b"(This file must be converted with BinHex 4.0)";
 const BINHEX_BYTES: usize = 4096;
+/// Bytes without runs; more is taken for a bomb.
+const BINHEX_PLAIN_MAX: usize = 64 << 20;
 /// Letters of a run of Base64 that is worth decoding.
 const RUN_BYTES_MIN: usize = 256;
 
@@ -142,6 +145,9 @@ pub(super) fn text(bytes: &[u8], visitor: &mut dyn Visitor) {
     }
     if let Some(at) = memchr::memmem::find(&bytes[..bytes.len().min(BINHEX_BYTES)], BINHEX) {
         let data = binhex(&bytes[at + BINHEX.len()..]);
+        if data.is_none() {
+            visitor.gap(Gap::Ratio);
+        }
         if let Some((name, data)) = data.as_deref().and_then(data_fork)
             && visitor.entry(&Entry { packed: Some(bytes.len() as u64), ..Entry::named(name) }, &mut &*data) == Next::Stop
         {
@@ -204,7 +210,7 @@ fn uu(text: &[u8]) -> Vec<u8> {
 fn binhex(text: &[u8]) -> Option<Vec<u8>> {
     const LETTERS: &[u8; 64] = b"!\"#$%&'()*+,-012345689@ABCDEFGHIJKLMNPQRSTUVXYZ[`abcdefhijklmpqr";
     const RUN: u8 = 0x90;
-    let start = memchr::memchr(b':', text)? + 1;
+    let start = memchr::memchr(b':', text).map_or(text.len(), |at| at + 1);
     let mut packed = Vec::new();
     let (mut group, mut bits) = (0_u32, 0);
     for letter in text[start..].iter().take_while(|letter| **letter != b':') {
@@ -225,10 +231,13 @@ fn binhex(text: &[u8]) -> Option<Vec<u8>> {
                 bytes.push(RUN);
                 rest = &after[1..];
             }
-            // A run has 255 bytes at most, so that the whole has at most 128 times what came.
             (RUN, [count, ..]) => {
-                let last = *bytes.last()?;
+                let last = bytes.last().copied().unwrap_or(0);
                 bytes.extend(std::iter::repeat_n(last, usize::from(*count) - 1));
+                // Runs make up to 127 bytes of one: a bomb is not held in memory.
+                if bytes.len() > BINHEX_PLAIN_MAX {
+                    return None;
+                }
                 rest = &after[1..];
             }
             (byte, _) => bytes.push(byte),
